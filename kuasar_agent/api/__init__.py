@@ -1,0 +1,1 @@
+"""The messages and services of the host contract, generated from `proto/` by `make proto`."""

@@ -1,0 +1,1 @@
+"""Small wrappers of kernel interfaces, one mechanism per module."""

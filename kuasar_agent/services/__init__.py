@@ -1,0 +1,1 @@
+"""The ttrpc services: decode, call the domain, encode."""
