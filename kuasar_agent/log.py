@@ -34,8 +34,8 @@ VALUE_LIMIT = 4096
 KMSG_LIMIT = 900
 """Bytes of one /dev/kmsg record that every kernel accepts; a longer write fails with EINVAL."""
 
-STALL_MS = 50
-"""How long one line may wait for a full console before the console counts as stuck."""
+STALL_SECONDS = 0.1
+"""How long one line may wait in all for a full console before the console counts as stuck."""
 
 _PACKAGE = "kuasar_agent."
 
@@ -43,9 +43,9 @@ _PACKAGE = "kuasar_agent."
 class Console:
     """Where lines go. Owns no fd; the one it is given should be in non-blocking mode.
 
-    A console that nobody reads fills up. The first line that finds it full waits `STALL_MS`;
-    from then on lines are dropped and counted without waiting, until a write succeeds again,
-    which is preceded by a line with the count.
+    A console that nobody reads fills up. The first line that finds it full waits
+    `STALL_SECONDS`; from then on lines are dropped and counted without waiting, until a write
+    succeeds again, which is preceded by a line with the count.
     """
 
     def __init__(self, fd: int = 2) -> None:
@@ -66,39 +66,36 @@ class Console:
             text = f'ts={_now()} level=warn msg="log lines lost" count={self.lost}\n{text}'
         if self._torn:
             text = "\n" + text
-        if self._put(text.encode("utf-8", "backslashreplace")):
-            self.lost = 0
-        else:
-            self.lost += 1
+        data = text.encode("utf-8", "backslashreplace")
+        left = self._put(data)
+        self.lost = self.lost + 1 if left else 0
+        if left < len(data):
+            self._torn = left > 0
 
-    def _put(self, data: bytes) -> bool:
+    def _put(self, data: bytes) -> int:
+        """Write `data`; the number of bytes that the console did not take."""
         try:
-            written = os.write(self.fd, data)
+            left = len(data) - os.write(self.fd, data)
         except BlockingIOError:
-            if self._stuck or not self._wait():
-                return False
-            return self._put_rest(data)
+            return len(data) if self._stuck else self._put_slowly(data)
         except OSError as error:
             if error.errno == errno.EINVAL and len(data) > KMSG_LIMIT:
                 return self._put(data[: KMSG_LIMIT - 1] + b"\n")
-            return False
+            return len(data)
         self._stuck = False
-        return written == len(data) or self._put_rest(data[written:])
+        return self._put_slowly(data[-left:]) if left else 0
 
-    def _put_rest(self, data: bytes) -> bool:
+    def _put_slowly(self, data: bytes) -> int:
+        deadline = time.monotonic() + STALL_SECONDS
+        poll = select.poll()
+        poll.register(self.fd, select.POLLOUT)
         try:
-            while data and self._wait():
+            while data and poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
                 data = data[os.write(self.fd, data) :]
         except OSError:
             pass
-        self._torn = bool(data)
-        return not data
-
-    def _wait(self) -> bool:
-        poll = select.poll()
-        poll.register(self.fd, select.POLLOUT)
-        self._stuck = not poll.poll(STALL_MS)
-        return not self._stuck
+        self._stuck = bool(data)
+        return len(data)
 
 
 console = Console()
@@ -201,6 +198,7 @@ _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def _quote(text: str) -> str:
+    """A JSON string."""
     if text.isprintable() and '"' not in text and "\\" not in text:
         return f'"{text}"'
     return '"' + "".join(map(_escape, text)) + '"'
@@ -211,7 +209,8 @@ def _escape(char: str) -> str:
         return _ESCAPES[char]
     if char.isprintable():
         return char
-    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
+    units = char.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
 
 
 def _traceback() -> str:
