@@ -20,6 +20,7 @@ from kuasar_agent.boot import console
 from kuasar_agent.boot.config import TaskConfig, parse_cmdline
 from kuasar_agent.boot.timeline import Timeline
 from kuasar_agent.linux import cgroup, modules, netif
+from kuasar_agent.linux.files import read_text, write_text
 from kuasar_agent.linux.mount import mount
 
 log = logs.get_logger(__name__)
@@ -108,8 +109,7 @@ def mount_static(mounts: tuple[StaticMount, ...] = STATIC_MOUNTS) -> list[OSErro
 def read_config(path: str = "/proc/cmdline") -> TaskConfig:
     """The settings of the kernel command line; the defaults if it cannot be read."""
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            text = file.read()
+        text = read_text(path)
     except OSError as error:
         log.error("kernel command line not read, defaults are used", error=error)
         return TaskConfig()
@@ -123,8 +123,7 @@ def write_sysctls(sysctls: dict[str, str] = SYSCTLS) -> None:
     """Write each value whose file exists; a failure is logged."""
     for path, value in sysctls.items():
         try:
-            with open(path, "r+", encoding="ascii", buffering=1) as file:
-                file.write(value)
+            write_text(path, value)
         except FileNotFoundError:
             continue
         except OSError as error:

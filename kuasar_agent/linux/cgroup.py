@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from kuasar_agent.linux import syscalls
+from kuasar_agent.linux.files import read_text, write_text
 from kuasar_agent.linux.mount import mount, unmount
 from kuasar_agent.log import get_logger
 
@@ -89,8 +90,7 @@ def directory(pid: int, controller: str, root: str = ROOT) -> str | None:
     `controller` has its v1 name on v1; on v2 every controller has the same directory.
     FileNotFoundError or ProcessLookupError once the process is gone.
     """
-    with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
-        paths = parse_proc_cgroup(file.read())
+    paths = parse_proc_cgroup(read_text(f"/proc/{pid}/cgroup"))
     if version(root) == 2:
         top, path = root, paths.get("")
     else:
@@ -115,7 +115,7 @@ def set_up(mode: Mode = "auto", root: str = ROOT) -> Literal[1, 2]:
 
 
 def _mount(mode: Mode, root: str) -> None:
-    v1 = parse_proc_cgroups(_read("/proc/cgroups"))
+    v1 = parse_proc_cgroups(read_text("/proc/cgroups"))
     v2 = _try_v2(root)
     if choose(mode, v1, v2) == 2:
         missing = NEEDED - set(v2 or ())
@@ -137,7 +137,7 @@ def _try_v2(root: str) -> list[str] | None:
     except OSError as error:
         log.debug("no cgroup v2", error=error)
         return None
-    controllers = _read(f"{root}/cgroup.controllers").split()
+    controllers = read_text(f"{root}/cgroup.controllers").split()
     if _has_device_control(root):
         controllers.append("devices")
     return controllers
@@ -188,29 +188,14 @@ def _delegate(root: str) -> None:
     os.makedirs(leaf, exist_ok=True)
     # The other members of the root are kernel threads at this point; they may stay there.
     _try_write(f"{leaf}/cgroup.procs", "0")
-    enabled = _read(control).split()
-    for name in _read(f"{root}/cgroup.controllers").split():
+    enabled = read_text(control).split()
+    for name in read_text(f"{root}/cgroup.controllers").split():
         if name not in enabled:
             _try_write(control, f"+{name}")
 
 
 def _try_write(path: str, text: str) -> None:
     try:
-        _write(path, text)
+        write_text(path, text)
     except OSError as error:
         log.warning("cgroup file not written", text=text, error=error)
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return file.read()
-
-
-def _write(path: str, text: str) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode())
-    except OSError as error:  # write(2)'s error has no file name of its own
-        raise OSError(error.errno, error.strerror, path) from None
-    finally:
-        os.close(fd)

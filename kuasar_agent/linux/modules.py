@@ -10,6 +10,7 @@ import errno
 import os
 
 from kuasar_agent.linux import syscalls
+from kuasar_agent.linux.files import read_text
 from kuasar_agent.log import get_logger
 
 log = get_logger(__name__)
@@ -24,8 +25,7 @@ LATE_LIST = "/lib/modules/late.list"
 def load_list(path: str = LOAD_LIST) -> list[OSError]:
     """Load every module of the list; a failure is logged, returned, and the next one tried."""
     try:
-        with open(path, encoding="utf-8") as file:
-            lines = file.read().splitlines()
+        lines = read_text(path).split("\n")
     except FileNotFoundError:
         log.debug("no module list", path=path)
         return []

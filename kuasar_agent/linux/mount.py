@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from kuasar_agent.linux import syscalls
+from kuasar_agent.linux.files import read_text
 from kuasar_agent.log import get_logger
 from kuasar_agent.ttrpc.status import InvalidArgument
 
@@ -202,8 +203,7 @@ def parse_mountinfo(text: str) -> list[MountInfo]:
 
 def mounts(path: str = "/proc/self/mountinfo") -> list[MountInfo]:
     """Everything mounted in this namespace, in the order of mounting; OSError if unreadable."""
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:
-        return parse_mountinfo(file.read())
+    return parse_mountinfo(read_text(path))
 
 
 def is_mounted(target: str) -> bool:

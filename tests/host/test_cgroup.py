@@ -3,48 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 import pytest
 
-from kuasar_agent.linux import cgroup, syscalls
-from kuasar_agent.linux.mount import is_mounted, mount, mounts
+from kuasar_agent.linux import cgroup
+from kuasar_agent.linux.mount import is_mounted, mounts
 from tests.host.isolation import isolated
-
-T = TypeVar("T")
-
-
-class Run(Protocol):
-    def __call__(self, body: Callable[[], T]) -> T: ...
-
-
-@pytest.fixture
-def in_own_cgroup(tmp_path: Path) -> Iterator[Run]:
-    """Runs a body in a v2 cgroup that it sees as the root of the hierarchy."""
-    top = tmp_path / "cgroup2"
-    top.mkdir()
-    mine = top / f"test-{os.getpid()}"
-
-    def run(body: Callable[[], T]) -> T:
-        def child() -> T:
-            mount("cgroup2", str(top), "cgroup2")
-            mine.mkdir()
-            (mine / "cgroup.procs").write_text("0")
-            syscalls.unshare(syscalls.CLONE_NEWCGROUP)
-            return body()
-
-        return isolated(child)
-
-    def remove() -> None:
-        mount("cgroup2", str(top), "cgroup2")
-        for directory in (mine / "init", mine):
-            if directory.exists():
-                directory.rmdir()
-
-    yield run
-    isolated(remove)
 
 
 @pytest.fixture
@@ -55,9 +21,10 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_v2_holds_the_agent_in_a_leaf_and_enables_every_controller(
-    in_own_cgroup: Run, root: Path
+    enter_own_cgroup: Callable[[], None], root: Path
 ) -> None:
     def body() -> tuple[int, str, set[str], set[str], str | None]:
+        enter_own_cgroup()
         version = cgroup.set_up("v2", str(root))
         assert cgroup.set_up("v2", str(root)) == version  # mounted already
         (entry,) = [entry for entry in mounts() if entry.target == str(root)]
@@ -71,7 +38,7 @@ def test_v2_holds_the_agent_in_a_leaf_and_enables_every_controller(
             cgroup.directory(os.getpid(), "memory", str(root)),
         )
 
-    version, path, offered, enabled, directory = in_own_cgroup(body)
+    version, path, offered, enabled, directory = isolated(body)
     assert (version, path, enabled) == (2, "/init", offered)
     assert directory == f"{root}/init"
 
@@ -105,11 +72,12 @@ def test_v1_without_any_controller_is_no_v1(root: Path) -> None:
     assert isolated(body) == (False, False)
 
 
-def test_a_version_is_always_mounted(in_own_cgroup: Run, root: Path) -> None:
+def test_a_version_is_always_mounted(enter_own_cgroup: Callable[[], None], root: Path) -> None:
     def body() -> tuple[int, int]:
+        enter_own_cgroup()
         return cgroup.set_up("auto", str(root)), cgroup.version(str(root))
 
-    chosen, found = in_own_cgroup(body)
+    chosen, found = isolated(body)
     assert chosen == found
 
 
