@@ -4,8 +4,6 @@ The keys `sharefs_type`, `log_level`, `debug`, `enable_tracing` and `debug_shell
 Kuasar's hosts write; the others are this agent's own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 

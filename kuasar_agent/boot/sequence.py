@@ -8,8 +8,6 @@ it, so that the host's Check is answered and ExecVMProcess can look around. With
 Create then reports that the bundle is missing.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Callable

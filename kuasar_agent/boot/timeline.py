@@ -1,7 +1,5 @@
 """When each part of start-up began and how long it took, on the kernel's clock."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager

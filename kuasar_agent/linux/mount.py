@@ -4,8 +4,6 @@
 system. Steps of a mount after containerd's mount package (core/mount/mount_linux.go).
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import re
