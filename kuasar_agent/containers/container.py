@@ -67,7 +67,7 @@ class Container:
         gevent.spawn(self._follow, child)
 
     def start(self) -> None:
-        """Run the user's program. Raises FailedPrecondition unless the container is just created."""
+        """Run the user's program. Raises FailedPrecondition unless it is CREATED."""
         with self._lock:
             if self.init.status is not Status.CREATED:
                 raise FailedPrecondition(

@@ -19,7 +19,7 @@ from kuasar_agent.log import get_logger
 
 log = get_logger(__name__)
 
-End = TypeVar("End", Sink, Source)
+End = TypeVar("End", bound=Sink | Source)
 
 
 class Stdio:

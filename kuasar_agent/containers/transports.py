@@ -56,7 +56,7 @@ class StreamPorts:
         self._admit = admit
 
     def sink(self, url: str) -> Sink:
-        """Raises InvalidArgument for a URL of no known form, FailedPrecondition for a taken port."""
+        """Raises InvalidArgument for an unknown form, FailedPrecondition for a taken port."""
         return _VsockSink(self._open(url), self._admit)
 
     def source(self, url: str) -> Source:
