@@ -11,7 +11,7 @@ Create then reports that the bundle is missing.
 import errno
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from kuasar_agent import log as logs
 from kuasar_agent.boot import console
@@ -22,6 +22,8 @@ from kuasar_agent.linux.files import read_text, write_text
 from kuasar_agent.linux.mount import mount
 
 log = logs.get_logger(__name__)
+
+T = TypeVar("T")
 
 ENVIRONMENT = {"PATH": "/bin:/sbin/:/usr/bin/:/usr/sbin/", "XDG_RUNTIME_DIR": "/run"}
 
@@ -62,32 +64,34 @@ SYSCTLS = {
 def boot(timeline: Timeline) -> TaskConfig:
     """Run every step and return the settings; never raises."""
     with timeline.step("environment"):
-        placeholders = console.reserve_standard_fds()
-        os.environ.update(ENVIRONMENT)
-    config = TaskConfig()
-
+        placeholders: list[int] = _attempt("environment", prepare_process, [])
     with timeline.step("mounts"):
-        failures = mount_static()
-        _attempt("console", lambda: console.attach_console(placeholders))
+        failures: list[OSError] = _attempt("mounts", mount_static, [])
+        _attempt("console", lambda: console.attach_console(placeholders), None)
         for failure in failures:  # there may have been no console to say so before
             log.error("mount failed", error=failure)
-
     with timeline.step("config"):
-        config = read_config()
+        config = _attempt("config", read_config, TaskConfig())
         logs.set_level(config.log_level)
 
     steps: dict[str, Callable[[], object]] = {
         "cgroups": lambda: cgroup.set_up(config.cgroup),
         "sysctls": write_sysctls,
-        "modules": modules.load_list,
+        "modules": lambda: load_modules(config.sharefs_type),
         "share": lambda: mount_share(config.sharefs_type),
         "dns": bind_resolv_conf,
         "loopback": lambda: netif.set_up("lo"),
     }
     for name, action in steps.items():
         with timeline.step(name):
-            _attempt(name, action)
+            _attempt(name, action, None)
     return config
+
+
+def prepare_process() -> list[int]:
+    """Set the environment; the standard fds that had to be given a placeholder."""
+    os.environ.update(ENVIRONMENT)
+    return console.reserve_standard_fds()
 
 
 def mount_static(mounts: tuple[StaticMount, ...] = STATIC_MOUNTS) -> list[OSError]:
@@ -128,8 +132,14 @@ def write_sysctls(sysctls: dict[str, str] = SYSCTLS) -> None:
             log.warning("sysctl not written", path=path, value=value, error=error)
 
 
+def load_modules(sharefs_type: str) -> None:
+    """Load what every guest needs, then what its kind of share needs."""
+    modules.load_list(modules.LOAD_LIST)
+    modules.load_list(modules.SHARE_LIST.format(sharefs_type))
+
+
 def mount_share(fstype: str, target: str = SHARE) -> None:
-    """Mount the host's directory unless it is mounted already."""
+    """Mount the host's directory unless it is mounted already; a failure is logged."""
     os.makedirs(target, exist_ok=True)
     if os.path.ismount(target):
         return
@@ -137,7 +147,7 @@ def mount_share(fstype: str, target: str = SHARE) -> None:
         mount(SHARE_TAG, target, fstype, _SHARE_OPTIONS[fstype])
     except OSError as error:
         if error.errno != errno.EBUSY:
-            raise
+            log.error("share not mounted", tag=SHARE_TAG, fstype=fstype, error=error)
 
 
 def bind_resolv_conf(
@@ -153,10 +163,11 @@ def bind_resolv_conf(
         mount(source, target, "bind", ["bind"])
 
 
-def _attempt(name: str, action: Callable[[], object]) -> None:
+def _attempt(name: str, action: Callable[[], T], otherwise: T) -> T:
     try:
-        action()
+        return action()
     except OSError as error:
         log.error("boot step failed", step=name, error=error)
     except Exception:
         log.exception("boot step failed", step=name)
+    return otherwise

@@ -115,7 +115,7 @@ def set_up(mode: Mode = "auto", root: str = ROOT) -> Literal[1, 2]:
 
 
 def _mount(mode: Mode, root: str) -> None:
-    v1 = parse_proc_cgroups(read_text("/proc/cgroups"))
+    v1 = _list_v1()
     v2 = _try_v2(root)
     if choose(mode, v1, v2) == 2:
         missing = NEEDED - set(v2 or ())
@@ -129,6 +129,14 @@ def _mount(mode: Mode, root: str) -> None:
     if not _mount_v1(v1, root):
         log.warning("cgroup v1 cannot be mounted, v2 is used")
         _mount_v2(root)
+
+
+def _list_v1() -> list[str]:
+    try:
+        return parse_proc_cgroups(read_text("/proc/cgroups"))
+    except OSError as error:
+        log.debug("no cgroup v1", error=error)
+        return []
 
 
 def _try_v2(root: str) -> list[str] | None:
@@ -161,13 +169,21 @@ def _has_device_control(root: str) -> bool:
 
 
 def _mount_v1(controllers: list[str], root: str) -> bool:
+    """Mount each controller that can be mounted; False, with nothing mounted, if none can."""
     words = ["nosuid", "nodev", "noexec", "mode=755"]
-    mount("tmpfs", root, "tmpfs", words)
+    try:
+        mount("tmpfs", root, "tmpfs", words)
+    except OSError as error:
+        log.warning("cgroup v1 not mounted", error=error)
+        return False
     done = [name for name in controllers if _mount_controller(name, f"{root}/{name}")]
     if not done:
         unmount(root)
         return False
-    mount("tmpfs", root, "tmpfs", ["remount", "ro", *words])
+    try:
+        mount("tmpfs", root, "tmpfs", ["remount", "ro", *words])
+    except OSError as error:
+        log.warning("cgroup v1 stays writable at its top", error=error)
     return True
 
 

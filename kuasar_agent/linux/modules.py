@@ -18,6 +18,9 @@ log = get_logger(__name__)
 LOAD_LIST = "/lib/modules/load.list"
 """What boot needs before the agent can serve."""
 
+SHARE_LIST = "/lib/modules/share-{}.list"
+"""What one kind of share needs, `9p` or `virtiofs`; an image may have all in `LOAD_LIST`."""
+
 LATE_LIST = "/lib/modules/late.list"
 """What only containers need; loaded once the agent serves."""
 

@@ -140,7 +140,7 @@ def test_the_static_mounts_are_those_of_the_contract(boot: Boot) -> None:
 def test_a_share_that_is_absent_is_an_error_on_the_console_and_nothing_more(boot: Boot) -> None:
     booted = boot()
     (line,) = errors(booted)
-    assert 'msg="boot step failed" src=boot.sequence step=share error="E' in line
+    assert 'msg="share not mounted" src=boot.sequence tag=kuasar fstype=9p error="E' in line
     assert line.endswith(': /run/kuasar/state"')
     assert booted.steps[-1] == "loopback"
 

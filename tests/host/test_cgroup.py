@@ -72,6 +72,10 @@ def test_v1_without_any_controller_is_no_v1(root: Path) -> None:
     assert isolated(body) == (False, False)
 
 
+def test_v1_that_cannot_be_mounted_is_no_error(root: Path) -> None:
+    assert not cgroup._mount_v1(["cpu"], str(root / "absent"))
+
+
 def test_a_version_is_always_mounted(enter_own_cgroup: Callable[[], None], root: Path) -> None:
     def body() -> tuple[int, int]:
         enter_own_cgroup()
