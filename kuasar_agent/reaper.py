@@ -19,7 +19,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import gevent
 import gevent.event
@@ -105,12 +105,15 @@ class Reaper:
         """How many processes were collected, orphans included."""
         self._children: dict[int, Child] = {}
         self._adoptions: list[Adoption] = []
-        self._watcher: object | None = None
+        self._wake: Any = None
         self._reaping = False
 
     def start(self) -> None:
         """Collect exits from now on, and those that came before."""
-        self._watcher = gevent.signal_handler(signal.SIGCHLD, self.reap)
+        # gevent keeps SIGCHLD from libev's signal watchers, so Python's handler wakes the hub.
+        self._wake = gevent.get_hub().loop.async_()
+        self._wake.start(gevent.spawn, self.reap)
+        signal.signal(signal.SIGCHLD, lambda *_: self._wake.send())
         self.reap()
 
     def reap(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import select
 import socket as stdlib_socket
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from gevent.socket import socket
@@ -24,8 +24,8 @@ CHUNK = 64 * 1024
 Listen = Callable[[int], socket]
 """Opens a listening socket on a port of the guest."""
 
-Admit = Callable[[socket], bool]
-"""Whether an accepted connection comes from a peer that may have the stream."""
+Admit = Callable[[Any], bool]
+"""Decides by its address whether a peer may have the stream."""
 
 
 class Sink(Protocol):
@@ -94,7 +94,7 @@ class _Acceptor:
         """The current peer, else the next one to call. Raises OSError after `close`."""
         while self.peer is None:
             peer, address = self._listener.accept()
-            if self._admit(peer):
+            if self._admit(address):
                 self.peer = peer
             else:
                 log.warning("stream refused", peer=address)
