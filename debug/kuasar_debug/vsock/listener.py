@@ -1,0 +1,47 @@
+"""A listening unix socket on the loop."""
+
+from __future__ import annotations
+
+import select
+import socket
+import sys
+from collections.abc import Callable
+
+from kuasar_debug.vsock.loop import Loop
+
+_RETRY_SECONDS = 0.1
+
+
+class Listener:
+    def __init__(self, loop: Loop, sock: socket.socket) -> None:
+        """`sock` is bound and listens already."""
+        self._loop = loop
+        self._socket = sock
+        self._callback: Callable[[socket.socket], None] | None = None
+        sock.setblocking(False)
+
+    def accept(self, callback: Callable[[socket.socket], None]) -> None:
+        """Hand every connection to `callback` as a non-blocking socket."""
+        self._callback = callback
+        self.resume()
+
+    def pause(self) -> None:
+        self._loop.unwatch(self._socket.fileno())
+
+    def resume(self) -> None:
+        self._loop.watch(self._socket.fileno(), select.EPOLLIN, self._on_connection)
+
+    def _on_connection(self, _events: int) -> None:
+        try:
+            peer, _address = self._socket.accept()
+        except (BlockingIOError, ConnectionError):
+            return
+        except OSError as error:
+            # Out of descriptors or memory: what waits in the backlog keeps the socket readable.
+            print(f"vsock: accept: {error}", file=sys.stderr, flush=True)
+            self.pause()
+            self._loop.call_later(_RETRY_SECONDS, self.resume)
+            return
+        peer.setblocking(False)
+        if self._callback is not None:
+            self._callback(peer)

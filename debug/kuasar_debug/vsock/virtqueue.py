@@ -1,0 +1,139 @@
+"""The device's side of a split virtqueue (virtio 1.2, section 2.7).
+
+Indices are read and written with single 16-bit accesses. The order of loads and of stores is the
+one that x86 gives; the one place that needs more has a barrier.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from typing import NamedTuple, Protocol
+
+from kuasar_debug.vsock.memory import BadAddress, GuestMemory
+
+MAX_SIZE = 32768
+
+_DESCRIPTOR = struct.Struct("<QIHH")
+_USED_ELEMENT = struct.Struct("<II")
+_F_NEXT = 1
+_F_WRITE = 2
+_F_INDIRECT = 4
+_AVAIL_F_NO_INTERRUPT = 1
+
+
+class RingError(Exception):
+    """The driver broke the rules of the ring; nothing in it can be trusted until a reset."""
+
+
+class RingAddresses(NamedTuple):
+    """Where the three parts of a ring are, in the front end's address space."""
+
+    descriptors: int
+    used: int
+    available: int
+
+
+class RingSignals(Protocol):
+    """How the device reaches the other side of a ring."""
+
+    def interrupt(self) -> None:
+        """Tell the driver that buffers came back."""
+
+    def error(self) -> None:
+        """Tell the front end that the ring is broken."""
+
+
+class Chain(NamedTuple):
+    """A buffer of the driver: `head` names it when it is returned."""
+
+    head: int
+    readable: list[memoryview]
+    writable: list[memoryview]
+
+
+class Virtqueue:
+    def __init__(
+        self,
+        memory: GuestMemory,
+        size: int,
+        addresses: RingAddresses,
+        next_available: int,
+        signals: RingSignals,
+    ) -> None:
+        """Raises BadAddress when a part of the ring is outside the shared memory."""
+        self.size = size
+        self.signals = signals
+        self.next_available = next_available
+        self._memory = memory
+        self._fence = threading.Lock()
+        available = memory.user(addresses.available, 4 + 2 * size)
+        used = memory.user(addresses.used, 4 + 8 * size)
+        self._descriptors = memory.user(addresses.descriptors, _DESCRIPTOR.size * size)
+        self._available = available.cast("H")
+        self._used_header = used[:4].cast("H")
+        self._used_elements = used[4:]
+        self._used_index = self._used_header[1]
+        self._views = [available, used, self._descriptors, self._available]
+        self._views += [self._used_header, self._used_elements]
+
+    def release(self) -> None:
+        """Give up the views of guest memory; the queue cannot be used afterwards."""
+        for view in reversed(self._views):
+            view.release()
+
+    def pending(self) -> bool:
+        """Whether the driver has made buffers available. Raises RingError."""
+        waiting = (self._available[1] - self.next_available) & 0xFFFF
+        if waiting > self.size:
+            raise RingError(f"{waiting} buffers in a ring of {self.size}")
+        return waiting > 0
+
+    def pop(self) -> Chain | None:
+        """Take the next buffer, or None. Raises RingError."""
+        if not self.pending():
+            return None
+        head = self._available[2 + self.next_available % self.size]
+        self.next_available = (self.next_available + 1) & 0xFFFF
+        return self._chain(head)
+
+    def unpop(self) -> None:
+        """Put the buffer that the last `pop` took back, unused."""
+        self.next_available = (self.next_available - 1) & 0xFFFF
+
+    def push(self, head: int, written: int) -> None:
+        """Return a buffer into which `written` bytes went."""
+        offset = _USED_ELEMENT.size * (self._used_index % self.size)
+        _USED_ELEMENT.pack_into(self._used_elements, offset, head, written)
+        self._used_index = (self._used_index + 1) & 0xFFFF
+        self._used_header[1] = self._used_index
+
+    def interrupt(self) -> None:
+        """Tell the driver of what was pushed, unless it does not want to know."""
+        # The store of the index must be visible before the flag is read, or both sides may miss
+        # each other. Taking a lock is a full barrier on x86.
+        with self._fence:
+            wanted = not self._available[0] & _AVAIL_F_NO_INTERRUPT
+        if wanted:
+            self.signals.interrupt()
+
+    def _chain(self, head: int) -> Chain:
+        chain = Chain(head, [], [])
+        index = head
+        for _ in range(self.size):
+            if index >= self.size:
+                raise RingError(f"descriptor {index} in a ring of {self.size}")
+            address, length, flags, following = _DESCRIPTOR.unpack_from(
+                self._descriptors, index * _DESCRIPTOR.size
+            )
+            if flags & _F_INDIRECT:
+                raise RingError("indirect descriptor, which was not offered")
+            try:
+                view = self._memory.guest(address, length)
+            except BadAddress as error:
+                raise RingError(str(error)) from error
+            (chain.writable if flags & _F_WRITE else chain.readable).append(view)
+            if not flags & _F_NEXT:
+                return chain
+            index = following
+        raise RingError("descriptor chain is a loop")
