@@ -59,21 +59,21 @@ def main() -> None:
 @main.command()
 @click.option("--dir", "directory", type=path, required=True, help="where its files live")
 @click.option("--detach", is_flag=True, help="return once the agent serves")
+@click.option("--ready-fd", type=int, hidden=True, help="closed with a byte once it serves")
 @boot_options
-def boot(directory: Path, detach: bool, **options: Any) -> None:
+def boot(directory: Path, detach: bool, ready_fd: int | None, **options: Any) -> None:
     """Boot a microVM in the foreground, its console on the terminal; Ctrl-C stops it."""
     if detach:
-        _boot_detached(directory)
+        _boot_detached()
         return
     gevent.signal_handler(signal.SIGTERM, sys.exit, 0)
     gevent.signal_handler(signal.SIGINT, sys.exit, 0)
     with MicroVM.boot(make_config(directory, options, echo=click.echo)) as vm:
         click.echo(f"ready: {vm.address()} ({vm.accelerator.name}: {vm.accelerator.reason})")
-        (directory / "ready").touch()
-        try:
-            vm.wait()
-        finally:
-            (directory / "ready").unlink()
+        if ready_fd is not None:
+            os.write(ready_fd, b"1")
+            os.close(ready_fd)
+        vm.wait()
 
 
 @main.command()
@@ -133,19 +133,21 @@ def make_config(
     )
 
 
-def _boot_detached(directory: Path) -> None:
+def _boot_detached() -> None:
     """Run the same command without --detach in a session of its own, and wait for its word."""
-    directory.mkdir(parents=True, exist_ok=True)
     arguments = [word for word in sys.argv[1:] if word != "--detach"]
-    with (directory / "boot.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "kuasar_debug", *arguments],
+    ready, theirs = os.pipe()
+    with tempfile.TemporaryFile() as errors:
+        subprocess.Popen(
+            [sys.executable, "-m", "kuasar_debug", *arguments, "--ready-fd", str(theirs)],
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
             start_new_session=True,
+            pass_fds=[theirs],
         )
-    while not (directory / "ready").exists():
-        if process.poll() is not None:
-            raise DebugError((directory / "boot.log").read_text(errors="replace").strip())
-        time.sleep(0.05)
+        os.close(theirs)
+        # Without a byte the pipe was closed by the end of the process.
+        if not os.read(ready, 1):
+            errors.seek(0)
+            raise DebugError(errors.read().decode().strip().removeprefix("Error: "))

@@ -112,9 +112,9 @@ class MicroVM:
         for process in self._processes:
             process.wait()
         self._processes = []
-        for name in ("task.vsock", "vhost.sock", "share.sock", "pid"):
-            (self.directory / name).unlink(missing_ok=True)
         if self._lock >= 0:
+            for name in ("task.vsock", "vhost.sock", "share.sock", "pid"):
+                (self.directory / name).unlink(missing_ok=True)
             os.close(self._lock)
             self._lock = -1
 
@@ -131,11 +131,13 @@ class MicroVM:
         self.shared.mkdir(parents=True, exist_ok=True)
         if len(f"{self.vsock}_{2**32}") > _SUN_PATH:
             raise DebugError(f"{self.directory}: too long for the unix sockets in it")
-        self._lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            os.close(lock)
             raise DebugError(f"{self.directory}: a microVM runs there already") from None
+        self._lock = lock
         (self.directory / "pid").write_text(str(os.getpid()))
         (self.directory / "console.log").write_bytes(b"")
 
