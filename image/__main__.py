@@ -57,6 +57,8 @@ def main() -> int:
     except OSError as error:
         print(f"image: {error.filename or 'file'}: {error.strerror}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from pathlib import Path
 from image.errors import BuildError
 
 CHECKSUMS = "SHA256SUMS"
+SCRATCH = ".new-"
+SECONDS_PER_DAY = 86_400
 
 
 def progress(text: str) -> None:
@@ -91,6 +94,10 @@ class Cache:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        for scratch in root.glob(f"*/{SCRATCH}*"):
+            # What a build that was killed left behind; a running one is not a day old.
+            if time.time() - scratch.stat().st_mtime > SECONDS_PER_DAY:
+                shutil.rmtree(scratch, ignore_errors=True)
 
     def entry(self, kind: str, key: str, build: Callable[[Path], None]) -> Path:
         """Return the directory for `key`, filled by `build` if there is no sound one yet."""
@@ -101,7 +108,7 @@ class Cache:
             progress(f"cache entry {final} is damaged, building it again")
             shutil.rmtree(final)
         final.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=final.parent, prefix=".new-") as scratch:
+        with tempfile.TemporaryDirectory(dir=final.parent, prefix=SCRATCH) as scratch:
             work = Path(scratch) / "entry"
             work.mkdir()
             build(work)

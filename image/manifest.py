@@ -8,7 +8,7 @@ from typing import Any
 
 from image.contents import PACKAGES
 from image.files import sha256_of
-from image.layers import Layer
+from image.layers import Layer, compressor
 from image.modules import LEFT_OUT, LISTS, ON_DEMAND
 
 
@@ -17,6 +17,7 @@ def manifest(
 ) -> dict[str, Any]:
     """Describe an image; it holds no time and no path, so equal images have equal manifests."""
     reasons = {package.name: package.reason for package in PACKAGES}
+    chosen = kernel.about["modules"]
     return {
         "kernel": {"release": kernel.about["release"], **kernel.about["packages"][0]},
         "packages": [
@@ -25,15 +26,15 @@ def manifest(
         "wheels": [{"file": wheel.name, "sha256": sha256_of(wheel)} for wheel in wheels],
         "modules": {
             name: {
-                "files": kernel.about["modules"][name],
+                "files": chosen[name],
                 "for": {" ".join(wanted.names): wanted.reason for wanted in group},
             }
             for name, group in {**LISTS, "on demand": ON_DEMAND}.items()
         },
-        "left out": [
-            {"what": reason, "bytes": size} for reason, size in userland.about["saved"].items()
-        ],
+        "left out": userland.about["saved"],
+        "python": "modules are compiled; all but the agent's have no docstrings",
         "modules left out": dict(LEFT_OUT),
+        "compression": compressor(),
         "sizes": sizes([userland, kernel, agent]),
         "outputs": {
             path.name: {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in outputs
@@ -55,9 +56,8 @@ def table(raw: Mapping[str, int], layers: Mapping[str, Layer], outputs: Sequence
     rows = [("uncompressed", "")]
     rows += [(f"  {group}", _megabytes(size)) for group, size in raw.items()]
     rows += [("  all", _megabytes(sum(raw.values()))), ("compressed", "")]
-    rows += [
-        (f"  {name}", _megabytes(layer.segment.stat().st_size)) for name, layer in layers.items()
-    ]
+    for name, layer in layers.items():
+        rows.append((f"  {name}", _megabytes(layer.segment.stat().st_size)))
     rows += [(path.name, _megabytes(path.stat().st_size)) for path in outputs]
     return "\n".join(f"{name:<22}{size:>8}".rstrip() for name, size in rows)
 

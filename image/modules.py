@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from image.errors import BuildError
+from image.files import run
+from image.tree import Tree
 
 
 class Wanted(NamedTuple):
@@ -87,7 +89,7 @@ def name_of(path: str) -> str:
 
 
 class Index:
-    """What depmod found out about one kernel's modules; paths are relative to its directory."""
+    """What depmod found out about the modules of one kernel; paths start at its directory."""
 
     def __init__(self, dependencies: Mapping[str, Sequence[str]], built_in: Iterable[str]) -> None:
         self.dependencies = dependencies
@@ -127,3 +129,34 @@ class Index:
             if dependency not in order:
                 self._visit(dependency, order)
         order[path] = None
+
+
+def chosen(root: Path, release: str) -> tuple[Tree, dict[str, list[str]]]:
+    """Pick the modules out of an unpacked kernel package, which loses all others.
+
+    Returns:
+        the tree with the modules, the lists and modprobe's index of them; and the lists.
+    """
+    directory = root / "lib/modules" / release
+    run(["depmod", "-b", root, release])
+    index = Index.read(directory)
+    first = index.load_order(names(LOAD))
+    lists = {
+        name: first if name == "load" else index.load_order(names(group), loaded=first)
+        for name, group in LISTS.items()
+    }
+    listed = {path for paths in lists.values() for path in paths}
+    on_demand = index.load_order(names(ON_DEMAND), loaded=sorted(listed))
+    travelling = listed.union(on_demand)
+    for path in index.dependencies.keys() - travelling:
+        (directory / path).unlink()
+    run(["depmod", "-b", root, release])
+
+    tree = Tree()
+    guest = f"lib/modules/{release}"
+    for path in (*travelling, "modules.dep", "modules.alias", "modules.builtin"):
+        tree.file(f"{guest}/{path}", (directory / path).read_bytes(), group="modules")
+    for name, paths in lists.items():
+        text = "".join(f"/{guest}/{path}\n" for path in paths)
+        tree.file(f"lib/modules/{name}.list", text.encode(), group="modules")
+    return tree, {**lists, "on demand": on_demand}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from image.errors import BuildError
-from image.files import progress, run, sha256_of
+from image.files import SCRATCH, progress, run, sha256_of
 from image.tree import Tree, merged
 
 ARCHITECTURE = "amd64"
@@ -107,7 +107,7 @@ class Apt:
         return path.is_file() and sha256_of(path) == deb.sha256
 
     def _download(self, debs: Sequence[Deb]) -> None:
-        with tempfile.TemporaryDirectory(dir=self._directory, prefix=".new-") as scratch:
+        with tempfile.TemporaryDirectory(dir=self._directory, prefix=SCRATCH) as scratch:
             names = [f"{deb.name}={deb.version}" for deb in debs]
             run([*APT_GET, "download", *names], env=ENVIRONMENT, cwd=Path(scratch))
             for deb in debs:

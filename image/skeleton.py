@@ -9,8 +9,8 @@ from image.contents import LIBRARIES, PYTHON, SITE_PACKAGES, STDLIB
 from image.tree import MERGED, Node, Tree
 
 DIRECTORIES = (
-    *("usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "usr/lib/modules", "usr/share"),
-    *("dev", "etc", "mnt", "proc", "run", "sys", "var", "var/lib"),
+    *("usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "usr/lib/modules"),
+    *("dev", "etc", "proc", "run", "sys", "var"),
 )
 
 # -I and -S: nothing from an environment or a site directory, and half the start-up.

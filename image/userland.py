@@ -18,7 +18,7 @@ def build(debs: Mapping[str, Path], wheel_files: Sequence[Path]) -> tuple[Tree, 
     """Assemble, prune, compile and try the tree.
 
     Returns:
-        the tree, and how many bytes each omission saved before compilation.
+        the tree, and how many bytes of files each omission saved.
 
     Raises:
         BuildError: something listed is missing, useless, unresolved or cannot be imported.
@@ -47,7 +47,8 @@ def omit(tree: Tree) -> dict[str, int]:
     Raises:
         BuildError: a pattern covers nothing, so the list no longer fits the packages.
     """
-    saved, idle = {}, []
+    saved: dict[str, int] = {}
+    idle: list[str] = []
     for omission in OMISSIONS:
         covered: set[str] = set()
         for pattern in omission.patterns:
