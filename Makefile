@@ -38,7 +38,7 @@ format: $(VENV)/.done ## rewrite the sources in the house style
 	$(VENV)/bin/ruff format
 
 proto: $(VENV)/.done ## regenerate the protobuf modules from proto/
-	$(VENV)/bin/python -m tests.unit.generate_proto
+	$(VENV)/bin/python proto/generate.py
 
 bench: $(VENV)/.done $(BUILD)/.test-packages $(BUILD)/image/.done ## measure and print the tables
 	$(VENV)/bin/python -m tests.bench

@@ -1,0 +1,162 @@
+"""Which kernel modules travel, and in which order PID 1 loads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from image.errors import BuildError
+from image.files import run
+from image.tree import Tree
+
+
+class Wanted(NamedTuple):
+    """Modules for one purpose, in the order in which they should be loaded."""
+
+    reason: str
+    names: tuple[str, ...]
+
+
+def names(group: Iterable[Wanted]) -> list[str]:
+    """The names of a group of wanted modules."""
+    return [name for wanted in group for name in wanted.names]
+
+
+LOAD = (
+    Wanted("finding virtio devices on PCI and MMIO", ("virtio_pci", "virtio_mmio")),
+    Wanted("the console on hvc0, and ports for standard streams", ("virtio_console",)),
+    Wanted("the agent's own way to the host", ("vmw_vsock_virtio_transport",)),
+)
+"""Loaded first thing by PID 1."""
+
+SHARES = {
+    "9p": (Wanted("the share over 9p", ("9pnet_virtio", "9p")),),
+    "virtiofs": (Wanted("the share over virtiofs", ("virtiofs",)),),
+}
+"""Loaded before the share of this type is mounted; the kernel would load them too, through
+/sbin/modprobe, but starting that takes longer than loading them."""
+
+LATE = (
+    Wanted("network interfaces", ("virtio_net",)),
+    Wanted("disks, plugged in cold or hot", ("virtio_blk", "virtio_scsi")),
+    Wanted(
+        "SCSI disks; without the checksums at hand sd_mod would have the kernel look for them",
+        ("crct10dif_generic", "crc64_rocksoft_generic", "sd_mod"),
+    ),
+    Wanted("persistent memory as a disk", ("nfit", "nd_pmem", "virtio_pmem")),
+    Wanted("entropy from the host", ("virtio_rng",)),
+)
+"""Drivers that nothing but the agent loads: there is no udev to act on a new device. No call
+before SetupSandbox needs one."""
+
+ON_DEMAND = (
+    Wanted("root file systems of containers", ("overlay",)),
+    Wanted("volumes; ext4 asks for its checksum by name", ("ext4", "crc32c_generic")),
+    Wanted(
+        "packet filters that containers set up for themselves, such as a service mesh's",
+        (
+            *("iptable_filter", "iptable_nat", "iptable_mangle", "iptable_raw"),
+            *("ip6table_filter", "ip6table_nat", "ip6table_mangle", "ip6table_raw"),
+            *("xt_addrtype", "xt_comment", "xt_connmark", "xt_conntrack", "xt_mark"),
+            *("xt_MASQUERADE", "xt_multiport", "xt_nat", "xt_owner", "xt_REDIRECT"),
+            *("xt_socket", "xt_statistic", "xt_tcpudp", "xt_TPROXY", "ipt_REJECT", "ip6t_REJECT"),
+            *("nf_tables", "nft_compat", "nft_chain_nat", "nft_ct", "nft_masq", "nft_nat"),
+            *("nft_redir", "nft_reject_inet", "nft_limit"),
+        ),
+    ),
+)
+"""Loaded by the kernel itself through /sbin/modprobe at the first use."""
+
+LISTS = {"load": LOAD, **SHARES, "late": LATE}
+"""Each becomes /lib/modules/<name>.list: absolute paths, one a line, in load order. A list holds
+all that it needs besides load.list, which comes first."""
+
+LEFT_OUT = (
+    ("vsock_loopback", "it would let any container reach the agent"),
+    ("xfs, btrfs, nfs", "megabytes of memory in every guest for few volumes"),
+    ("everything else", "drivers of real hardware, or nothing in the guest asks for it"),
+)
+
+
+def canonical(name: str) -> str:
+    """The name as the kernel shows it: file names may have dashes."""
+    return name.replace("-", "_")
+
+
+def name_of(path: str) -> str:
+    return canonical(path.rpartition("/")[2].removesuffix(".ko"))
+
+
+class Index:
+    """What depmod found out about the modules of one kernel; paths start at its directory."""
+
+    def __init__(self, dependencies: Mapping[str, Sequence[str]], built_in: Iterable[str]) -> None:
+        self.dependencies = dependencies
+        self.paths = {name_of(path): path for path in dependencies}
+        self.built_in = {name_of(path) for path in built_in}
+
+    @classmethod
+    def read(cls, directory: Path) -> Index:
+        """Read modules.dep and modules.builtin of /lib/modules/<release>."""
+        dependencies = {}
+        for line in (directory / "modules.dep").read_text().splitlines():
+            path, _, needs = line.partition(":")
+            dependencies[path] = needs.split()
+        return cls(dependencies, (directory / "modules.builtin").read_text().split())
+
+    def load_order(self, wanted: Iterable[str], loaded: Sequence[str] = ()) -> list[str]:
+        """The paths of the modules and of all that they need, each after what it needs.
+
+        Args:
+            wanted: their names; those built into the kernel need no loading.
+            loaded: paths that are there already and are not listed again.
+
+        Raises:
+            BuildError: this kernel has no such module.
+        """
+        order = dict.fromkeys(loaded)
+        for name in wanted:
+            path = self.paths.get(canonical(name))
+            if path is not None:
+                self._visit(path, order)
+            elif canonical(name) not in self.built_in:
+                raise BuildError(f"this kernel has no module {name}")
+        return [path for path in order if path not in loaded]
+
+    def _visit(self, path: str, order: dict[str, None]) -> None:
+        for dependency in self.dependencies[path]:
+            if dependency not in order:
+                self._visit(dependency, order)
+        order[path] = None
+
+
+def chosen(root: Path, release: str) -> tuple[Tree, dict[str, list[str]]]:
+    """Pick the modules out of an unpacked kernel package, which loses all others.
+
+    Returns:
+        the tree with the modules, the lists and modprobe's index of them; and the lists.
+    """
+    directory = root / "lib/modules" / release
+    run(["depmod", "-b", root, release])
+    index = Index.read(directory)
+    first = index.load_order(names(LOAD))
+    lists = {
+        name: first if name == "load" else index.load_order(names(group), loaded=first)
+        for name, group in LISTS.items()
+    }
+    listed = {path for paths in lists.values() for path in paths}
+    on_demand = index.load_order(names(ON_DEMAND), loaded=sorted(listed))
+    travelling = listed.union(on_demand)
+    for path in index.dependencies.keys() - travelling:
+        (directory / path).unlink()
+    run(["depmod", "-b", root, release])
+
+    tree = Tree()
+    guest = f"lib/modules/{release}"
+    for path in (*travelling, "modules.dep", "modules.alias", "modules.builtin"):
+        tree.file(f"{guest}/{path}", (directory / path).read_bytes(), group="modules")
+    for name, paths in lists.items():
+        text = "".join(f"/{guest}/{path}\n" for path in paths)
+        tree.file(f"lib/modules/{name}.list", text.encode(), group="modules")
+    return tree, {**lists, "on demand": on_demand}

@@ -1,0 +1,1 @@
+"""Modules of the guest that stand in for large ones which are imported but not used."""

@@ -1,0 +1,103 @@
+"""The root file system without the agent and without kernel modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from image import elf, packages, wheels
+from image.chroot import Chroot, unpacked
+from image.contents import IMPORTS, LIBRARIES, OMISSIONS, PACKAGES, Package
+from image.errors import BuildError
+from image.files import progress
+from image.skeleton import add_standins, skeleton
+from image.tree import Tree
+
+
+def build(debs: Mapping[str, Path], wheel_files: Sequence[Path]) -> tuple[Tree, dict[str, int]]:
+    """Assemble, prune, compile and try the tree.
+
+    Returns:
+        the tree, and how many bytes of files each omission saved.
+
+    Raises:
+        BuildError: something listed is missing, useless, unresolved or cannot be imported.
+    """
+    progress("unpacking Debian packages and wheels")
+    tree = skeleton()
+    for package in PACKAGES:
+        if package.take:
+            packages.take(tree, debs[package.name], package.take, package.group)
+    for wheel in wheel_files:
+        wheels.unpack(tree, wheel)
+    saved = omit(tree)
+    add_standins(tree)
+    add_libraries(tree, debs, [package for package in PACKAGES if not package.take])
+    progress("compiling Python modules and trying them in a chroot")
+    with unpacked(tree) as chroot:
+        chroot.compile(tree, docstrings=False)
+        chroot.check_imports(IMPORTS)
+        add_applets(tree, chroot)
+    return tree, saved
+
+
+def omit(tree: Tree) -> dict[str, int]:
+    """Remove what image/contents.py says stays at home, and count its bytes per reason.
+
+    Raises:
+        BuildError: a pattern covers nothing, so the list no longer fits the packages.
+    """
+    saved: dict[str, int] = {}
+    idle: list[str] = []
+    for omission in OMISSIONS:
+        covered: set[str] = set()
+        for pattern in omission.patterns:
+            paths = tree.matching(pattern)
+            covered.update(paths)
+            if not paths:
+                idle.append(pattern)
+        saved[omission.reason] = sum(len(tree.remove(path).data) for path in covered)
+    if idle:
+        raise BuildError(f"omissions that cover nothing: {' '.join(idle)}")
+    return saved
+
+
+def add_libraries(tree: Tree, debs: Mapping[str, Path], listed: Sequence[Package]) -> None:
+    """Add the shared libraries that the tree's programs are linked against, and no others.
+
+    Raises:
+        BuildError: no listed package has a library that is needed, or a package is of no use.
+    """
+    found = Tree()
+    origin = {}
+    for package in listed:
+        before = set(found.nodes)
+        packages.take(found, debs[package.name], (f"{LIBRARIES}/*.so*",), package.group)
+        origin.update(dict.fromkeys(found.nodes.keys() - before, package.name))
+    useful = set()
+    queue = [(path, node.data) for path, node in tree.files() if elf.is_elf(node.data)]
+    while queue:
+        user, data = queue.pop()
+        for name in elf.needed(data):
+            path = f"{LIBRARIES}/{name}"
+            if path in tree:
+                continue
+            if path not in found:
+                raise BuildError(f"/{user} needs {name}, which is in no listed package")
+            useful.add(origin[path])
+            tree.add(path, found[path])
+            if found[path].is_link:
+                path = f"{LIBRARIES}/{found[path].data.decode()}"
+                tree.add(path, found[path])
+            queue.append((path, found[path].data))
+    idle = {package.name for package in listed} - useful
+    if idle:
+        raise BuildError(f"nothing needs the libraries of {' '.join(sorted(idle))}")
+
+
+def add_applets(tree: Tree, chroot: Chroot) -> None:
+    """Link busybox's commands to it where the tree has no program of that name."""
+    programs = {path.rpartition("/")[2] for path in tree.matching("usr/*bin")}
+    for line in chroot.run("/usr/bin/busybox", "--list-full").decode().splitlines():
+        if line.rpartition("/")[2] not in programs | {"linuxrc", "busybox"}:
+            tree.link(line, "/usr/bin/busybox")

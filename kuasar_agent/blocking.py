@@ -1,0 +1,17 @@
+"""Calls that may block in the kernel (files on the share, mounts) run in the hub's thread pool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import gevent
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def off_hub(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call `function` in a thread; other greenlets run meanwhile. Its exception is raised here."""
+    result: T = gevent.get_hub().threadpool.apply(function, args, kwargs)
+    return result

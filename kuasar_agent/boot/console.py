@@ -1,0 +1,74 @@
+"""File descriptors 0 to 2 of PID 1.
+
+The kernel starts init without them when the initramfs has no /dev/console. The next files
+opened would then take their numbers, and children would write their output into them.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+
+from kuasar_agent.log import console, get_logger
+
+log = get_logger(__name__)
+
+_OUTPUTS = ("/dev/console", "/dev/kmsg", "/dev/null")
+
+
+def reserve_standard_fds() -> list[int]:
+    """Put a placeholder on each of fds 0 to 2 that is closed, and return those fds.
+
+    Must run before anything else opens a file. Nothing may be mounted yet, so the placeholder is
+    the root directory, which cannot be written to.
+    """
+    closed = [fd for fd in range(3) if not _is_open(fd)]
+    for fd in closed:
+        _install("/", os.O_PATH, fd)
+    return closed
+
+
+def attach_console(placeholders: list[int], dev: str = "/dev") -> None:
+    """Connect stdin to /dev/null, outputs that have no file to the console, and the log.
+
+    The log gets an open file of its own: only that one is non-blocking, so that neither a stuck
+    console stops the agent nor children see EAGAIN on their output.
+    """
+    _try_install([f"{dev}/null"], os.O_RDONLY, 0)
+    outputs = [dev + path.removeprefix("/dev") for path in _OUTPUTS]
+    for fd in placeholders:
+        if fd != 0:
+            _try_install(outputs, os.O_WRONLY | os.O_NOCTTY, fd)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", 1, closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", 1, closefd=False)
+    if not stat.S_ISREG(os.fstat(2).st_mode):  # a second offset would overwrite the first one's
+        flags = os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
+        console.attach(os.open("/proc/self/fd/2", flags))
+
+
+def _try_install(paths: list[str], flags: int, fd: int) -> None:
+    for path in paths:
+        try:
+            _install(path, flags, fd)
+        except OSError as error:
+            log.warning("standard file descriptor not replaced", fd=fd, error=error)
+        else:
+            return
+
+
+def _install(path: str, flags: int, fd: int) -> None:
+    source = os.open(path, flags | os.O_CLOEXEC)
+    if source == fd:
+        os.set_inheritable(fd, True)
+        return
+    os.dup2(source, fd)
+    os.close(source)
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True

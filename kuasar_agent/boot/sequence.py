@@ -1,0 +1,173 @@
+"""Start-up from the bare kernel to a system that can serve.
+
+    environment → mounts → config → cgroups → sysctls → modules → share → dns → loopback
+
+The command line is read right after /proc is mounted, since `task.cgroup` decides what follows.
+No step ends start-up: a failure says on the console what failed, and the agent serves without
+it, so that the host's Check is answered and ExecVMProcess can look around. Without the share,
+Create then reports that the bundle is missing.
+"""
+
+import errno
+import os
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+from kuasar_agent import log as logs
+from kuasar_agent.boot import console
+from kuasar_agent.boot.config import TaskConfig, parse_cmdline
+from kuasar_agent.boot.timeline import Timeline
+from kuasar_agent.linux import cgroup, modules, netif
+from kuasar_agent.linux.files import read_text, write_text
+from kuasar_agent.linux.mount import mount
+
+log = logs.get_logger(__name__)
+
+T = TypeVar("T")
+
+ENVIRONMENT = {"PATH": "/bin:/sbin/:/usr/bin/:/usr/sbin/", "XDG_RUNTIME_DIR": "/run"}
+
+SHARE = "/run/kuasar/state"
+SHARE_TAG = "kuasar"
+
+_SHARE_OPTIONS = {
+    "9p": ["nodev", "trans=virtio,version=9p2000.L"],
+    "virtiofs": ["relatime", "nodev", "sync", "dirsync"],
+}
+
+
+class StaticMount(NamedTuple):
+    fstype: str
+    source: str
+    target: str
+    options: tuple[str, ...]
+
+
+STATIC_MOUNTS = (
+    StaticMount("proc", "proc", "/proc", ("nosuid", "nodev", "noexec")),
+    StaticMount("sysfs", "sysfs", "/sys", ("nosuid", "nodev", "noexec")),
+    StaticMount("devtmpfs", "dev", "/dev", ("nosuid",)),
+    StaticMount("tmpfs", "tmpfs", "/dev/shm", ("nosuid", "nodev")),
+    StaticMount("devpts", "devpts", "/dev/pts", ("nosuid", "noexec")),
+    StaticMount("tmpfs", "tmpfs", "/run", ("nosuid", "nodev")),
+)
+
+SYSCTLS = {
+    "/sys/fs/cgroup/memory/memory.use_hierarchy": "1",
+    "/proc/sys/vm/overcommit_memory": "1",
+    "/proc/sys/net/ipv4/vs/expire_nodest_conn": "1",
+    # The highest value there is: a pid comes back late, so that a stale one matches nothing.
+    "/proc/sys/kernel/pid_max": "4194304",
+}
+
+
+def boot(timeline: Timeline) -> TaskConfig:
+    """Run every step and return the settings; never raises."""
+    with timeline.step("environment"):
+        placeholders: list[int] = _attempt("environment", prepare_process, [])
+    with timeline.step("mounts"):
+        failures: list[OSError] = _attempt("mounts", mount_static, [])
+        _attempt("console", lambda: console.attach_console(placeholders), None)
+        for failure in failures:  # there may have been no console to say so before
+            log.error("mount failed", error=failure)
+    with timeline.step("config"):
+        config = _attempt("config", read_config, TaskConfig())
+        logs.set_level(config.log_level)
+
+    steps: dict[str, Callable[[], object]] = {
+        "cgroups": lambda: cgroup.set_up(config.cgroup),
+        "sysctls": write_sysctls,
+        "modules": lambda: load_modules(config.sharefs_type),
+        "share": lambda: mount_share(config.sharefs_type),
+        "dns": bind_resolv_conf,
+        "loopback": lambda: netif.set_up("lo"),
+    }
+    for name, action in steps.items():
+        with timeline.step(name):
+            _attempt(name, action, None)
+    return config
+
+
+def prepare_process() -> list[int]:
+    """Set the environment; the standard fds that had to be given a placeholder."""
+    os.environ.update(ENVIRONMENT)
+    return console.reserve_standard_fds()
+
+
+def mount_static(mounts: tuple[StaticMount, ...] = STATIC_MOUNTS) -> list[OSError]:
+    """Mount what is not mounted yet; the errors of those that failed."""
+    failures = []
+    for fstype, source, target, options in mounts:
+        try:
+            os.makedirs(target, exist_ok=True)
+            if not os.path.ismount(target):
+                mount(source, target, fstype, options)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                failures.append(error)
+    return failures
+
+
+def read_config(path: str = "/proc/cmdline") -> TaskConfig:
+    """The settings of the kernel command line; the defaults if it cannot be read."""
+    try:
+        text = read_text(path)
+    except OSError as error:
+        log.error("kernel command line not read, defaults are used", error=error)
+        return TaskConfig()
+    config, warnings = parse_cmdline(text)
+    for warning in warnings:
+        log.warning(warning)
+    return config
+
+
+def write_sysctls(sysctls: dict[str, str] = SYSCTLS) -> None:
+    """Write each value whose file exists; a failure is logged."""
+    for path, value in sysctls.items():
+        try:
+            write_text(path, value)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            log.warning("sysctl not written", path=path, value=value, error=error)
+
+
+def load_modules(sharefs_type: str) -> None:
+    """Load what every guest needs, then what its kind of share needs."""
+    modules.load_list(modules.LOAD_LIST)
+    modules.load_list(modules.SHARE_LIST.format(sharefs_type))
+
+
+def mount_share(fstype: str, target: str = SHARE) -> None:
+    """Mount the host's directory unless it is mounted already; a failure is logged."""
+    os.makedirs(target, exist_ok=True)
+    if os.path.ismount(target):
+        return
+    try:
+        mount(SHARE_TAG, target, fstype, _SHARE_OPTIONS[fstype])
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            log.error("share not mounted", tag=SHARE_TAG, fstype=fstype, error=error)
+
+
+def bind_resolv_conf(
+    source: str = f"{SHARE}/resolv.conf", target: str = "/etc/resolv.conf"
+) -> None:
+    """Bind the pod's resolv.conf over the image's; a missing source is only logged."""
+    if not os.path.exists(source):
+        log.warning("the host shares no resolv.conf", path=source)
+        return
+    if not os.path.exists(target):
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+    if not os.path.samefile(source, target):
+        mount(source, target, "bind", ["bind"])
+
+
+def _attempt(name: str, action: Callable[[], T], otherwise: T) -> T:
+    try:
+        return action()
+    except OSError as error:
+        log.error("boot step failed", step=name, error=error)
+    except Exception:
+        log.exception("boot step failed", step=name)
+    return otherwise

@@ -1,0 +1,46 @@
+"""`kuasar-agent`: the agent as an ordinary process, for trying things out without a guest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kuasar_agent import __version__
+from kuasar_agent.agent import Agent, Settings, anyone
+from kuasar_agent.linux.syscalls import set_child_subreaper
+from kuasar_agent.log import get_logger
+from kuasar_agent.ttrpc import listen
+
+log = get_logger(__name__)
+
+
+@click.group()
+@click.version_option(__version__)
+def main() -> None:
+    """The guest agent of Kuasar's microVMs."""
+
+
+@main.command()
+@click.option("--state", type=click.Path(path_type=Path, file_okay=False), required=True)
+@click.option("--ports", type=click.Path(path_type=Path, file_okay=False), required=True)
+@click.option("--runtime", default="", help="crun or runc; the first one found by default")
+def serve(state: Path, ports: Path, runtime: str) -> None:
+    """Serve the bundles below STATE; the guest's port N is the unix socket PORTS/N."""
+    set_child_subreaper()
+    ports.mkdir(parents=True, exist_ok=True)
+    agent = Agent(
+        Settings(
+            state=state,
+            listen=lambda port: listen(f"unix://{ports}/{port}"),
+            admit=anyone,
+            runtime=runtime,
+        )
+    )
+    agent.start()
+    log.info("serving", version=__version__, address=f"unix://{ports}/1024")
+    agent.run()
+
+
+if __name__ == "__main__":
+    main()

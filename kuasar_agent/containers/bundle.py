@@ -1,0 +1,125 @@
+"""The bundle: what the host left for one container in the shared directory.
+
+    <state>/<id>/config.json     OCI runtime spec, used as it is
+    <state>/<id>/storage-<id>    storages the guest has to mount (JSON array)
+    <state>/<id>/io-<id>         stdio of the container (JSON object)
+
+The agent and the runtime add `init.pid`, `<exec id>.pid` and `log.json`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kuasar_agent.ttrpc.status import InvalidArgument, NotFound
+
+STORAGES_ANNOTATION = "io.kuasar.storages"
+
+
+@dataclass(frozen=True)
+class StdioUrls:
+    """Where the three streams of a process go; an empty string is /dev/null."""
+
+    stdin: str = ""
+    stdout: str = ""
+    stderr: str = ""
+    terminal: bool = False
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle as it was read."""
+
+    path: Path
+    spec: dict[str, Any]
+    storages: list[dict[str, Any]]
+    stdio: StdioUrls | None
+    """The io file's content, or None where there is no usable one."""
+
+    @property
+    def pid_file(self) -> Path:
+        return self.path / "init.pid"
+
+    @property
+    def shares_pids(self) -> bool:
+        """Whether the container joins another pid namespace instead of getting its own.
+
+        In its own one the kernel kills all others when the first process ends; in a shared one the
+        agent has to.
+        """
+        namespaces = (self.spec.get("linux") or {}).get("namespaces") or []
+        return not any(ns.get("type") == "pid" and not ns.get("path") for ns in namespaces)
+
+    def merge_stdio(self, requested: StdioUrls) -> StdioUrls:
+        """The io file wins over the request, but a terminal asked for by anyone is one.
+
+        Hosts of the newer sandbox API write `terminal: false` for every container.
+        """
+        terminal = requested.terminal or bool((self.spec.get("process") or {}).get("terminal"))
+        urls = self.stdio or requested
+        return replace(urls, terminal=urls.terminal or terminal)
+
+
+def load_bundle(path: Path, container_id: str) -> Bundle:
+    """Read a bundle. Blocks on the share: call it off the hub.
+
+    Raises NotFound for a missing file and InvalidArgument for one that makes no sense.
+    """
+    spec = _read_json(path / "config.json")
+    if not isinstance(spec, dict):
+        raise InvalidArgument(f"{path / 'config.json'}: not a JSON object")
+    return Bundle(
+        path=path,
+        spec=spec,
+        storages=_load_storages(path / f"storage-{container_id}", spec),
+        stdio=load_stdio(path / f"io-{container_id}"),
+    )
+
+
+def load_stdio(path: Path) -> StdioUrls | None:
+    """An io file; None when it is absent or lacks a key, as then the request counts."""
+    try:
+        raw = _read_json(path)
+    except (NotFound, InvalidArgument):
+        return None
+    if not isinstance(raw, dict):
+        return None
+    stdin, stdout, stderr = raw.get("stdin"), raw.get("stdout"), raw.get("stderr")
+    terminal = raw.get("terminal")
+    if not (
+        isinstance(stdin, str)
+        and isinstance(stdout, str)
+        and isinstance(stderr, str)
+        and isinstance(terminal, bool)
+    ):
+        return None
+    return StdioUrls(stdin, stdout, stderr, terminal)
+
+
+def _load_storages(path: Path, spec: dict[str, Any]) -> list[dict[str, Any]]:
+    text = (spec.get("annotations") or {}).get(STORAGES_ANNOTATION)
+    if text is None:
+        storages = _read_json(path)
+    else:
+        storages = _parse(text, f"annotation {STORAGES_ANNOTATION}")
+    if not isinstance(storages, list) or not all(isinstance(s, dict) for s in storages):
+        raise InvalidArgument(f"storages of {path.parent.name}: not an array of objects")
+    return storages
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFound(f"failed to open file {path}: {error.strerror}") from None
+    return _parse(text, str(path))
+
+
+def _parse(text: str | bytes, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"{what}: not valid JSON: {error}") from None

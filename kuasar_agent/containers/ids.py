@@ -1,0 +1,25 @@
+"""Container and exec ids: they become path components and runtime arguments."""
+
+from __future__ import annotations
+
+import re
+
+from kuasar_agent.ttrpc.status import InvalidArgument
+
+# No leading dot (the host's temporary files) or dash (the runtime would read an option).
+_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
+
+
+def check_id(value: str, what: str = "container id") -> str:
+    """Return `value` unchanged; raises InvalidArgument when it is no safe path component."""
+    if not _ID.fullmatch(value):
+        raise InvalidArgument(f"invalid {what} {value!r}")
+    return value
+
+
+def check_exec_id(value: str) -> str:
+    """Like `check_id`; `init` is refused because `<bundle>/init.pid` is the container's own."""
+    check_id(value, "exec id")
+    if value == "init":
+        raise InvalidArgument("exec id 'init' is reserved")
+    return value

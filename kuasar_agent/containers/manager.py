@@ -1,0 +1,132 @@
+"""The table of containers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gevent.lock
+
+from kuasar_agent.blocking import off_hub
+from kuasar_agent.containers.bundle import Bundle, StdioUrls, load_bundle
+from kuasar_agent.containers.container import Container, RuntimeOptions
+from kuasar_agent.containers.ids import check_id
+from kuasar_agent.containers.process import Process
+from kuasar_agent.containers.runtime import OCIRuntime, find_runtime
+from kuasar_agent.containers.stdio import Stdio
+from kuasar_agent.containers.transports import StreamPorts
+from kuasar_agent.linux.mount import mounts
+from kuasar_agent.log import get_logger
+from kuasar_agent.reaper import Reaper
+from kuasar_agent.ttrpc.status import AlreadyExists, NotFound, Unimplemented
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class CreateOptions:
+    """The runtime options of a Create request (containerd.runc.v1.Options)."""
+
+    binary: str = ""
+    root: Path | None = None
+    owner: tuple[int, int] = (0, 0)
+    """uid and gid that own the container's ends of its pipes."""
+    runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
+
+
+class Containers:
+    """Creates, finds and deletes containers; an id names at most one at any time."""
+
+    def __init__(
+        self,
+        reaper: Reaper,
+        ports: StreamPorts,
+        state: Path,
+        *,
+        runtime: str = "",
+        rescan: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`rescan` lets devices appear that the host plugged for a container; it may block."""
+        self._reaper = reaper
+        self._ports = ports
+        self._state = state
+        self._runtime_name = runtime
+        self._rescan = rescan
+        self._table: dict[str, _Entry] = {}
+        self._no_pivot = root_cannot_pivot()
+
+    def create(self, id: str, requested: StdioUrls, options: CreateOptions) -> Container:
+        """Create a container from its bundle in the shared directory.
+
+        Raises AlreadyExists before anything is touched; on any other failure everything that was
+        done is undone.
+        """
+        check_id(id)
+        if id in self._table:
+            raise AlreadyExists(f"task {id}: already exists")
+        entry = self._table[id] = _Entry()
+        try:
+            with entry.ready:
+                entry.container = self._create(id, requested, options)
+        except BaseException:
+            del self._table[id]
+            raise
+        log.info("container created", id=id, pid=entry.container.init.pid)
+        return entry.container
+
+    def get(self, id: str) -> Container:
+        """The container, once its creation ended. Raises NotFound."""
+        check_id(id)
+        if (entry := self._table.get(id)) is not None:
+            with entry.ready:
+                if entry.container is not None:
+                    return entry.container
+        raise NotFound(f"can not find container by id {id}")
+
+    def delete(self, id: str) -> Container:
+        """Delete a container and forget it. Raises NotFound."""
+        container = self.get(id)
+        container.delete()
+        entry = self._table.get(id)
+        if entry is not None and entry.container is container:
+            del self._table[id]
+            log.info("container deleted", id=id)
+        return container
+
+    def _create(self, id: str, requested: StdioUrls, options: CreateOptions) -> Container:
+        off_hub(self._rescan)
+        bundle: Bundle = off_hub(load_bundle, self._state / id, id)
+        for storage in bundle.storages:
+            raise Unimplemented(f"storage driver {storage.get('driver')!r} is not supported")
+        urls = bundle.merge_stdio(requested)
+        if urls.terminal:
+            raise Unimplemented("terminals are not supported")
+        binary = find_runtime(*self._runtime_names(options.binary))
+        container = Container(
+            id, bundle, OCIRuntime(self._reaper, binary, options.root), Process(id, urls)
+        )
+        runtime_options = RuntimeOptions(
+            no_pivot=options.runtime.no_pivot or self._no_pivot,
+            no_new_keyring=options.runtime.no_new_keyring,
+        )
+        container.create(Stdio.open(urls, self._ports, options.owner), runtime_options)
+        return container
+
+    def _runtime_names(self, requested: str) -> tuple[str, ...]:
+        if requested:
+            return (requested,)
+        return (self._runtime_name, "crun", "runc")
+
+
+class _Entry:
+    """A place in the table, taken before the container exists."""
+
+    def __init__(self) -> None:
+        self.container: Container | None = None
+        self.ready = gevent.lock.BoundedSemaphore()
+
+
+def root_cannot_pivot() -> bool:
+    """Whether `/` is the initramfs, which pivot_root(2) refuses to leave."""
+    return next((m.fstype == "rootfs" for m in mounts() if m.target == "/"), False)

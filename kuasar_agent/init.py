@@ -1,0 +1,68 @@
+"""The agent as the first process of a guest.
+
+PID 1 that ends takes the kernel with it: `main` never returns, whatever goes wrong.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from kuasar_agent.boot.timeline import Timeline, now_ms
+from kuasar_agent.log import get_logger
+
+log = get_logger(__name__)
+
+_RETRY = 1.0
+_PCI_RESCAN = Path("/sys/bus/pci/rescan")
+
+
+def main() -> None:
+    """Set the system up, serve, and keep trying should that fail."""
+    timeline = Timeline()
+    while True:
+        try:
+            _serve(timeline)
+        except BaseException:
+            log.exception("the agent stopped, it starts again")
+        time.sleep(_RETRY)
+
+
+def _serve(timeline: Timeline) -> None:
+    from kuasar_agent.boot.sequence import boot
+
+    config = boot(timeline)
+    with timeline.step("imports"):
+        from kuasar_agent import agent
+        from kuasar_agent.linux import cgroup
+        from kuasar_agent.ttrpc import listen
+
+    with timeline.step("serve"):
+        peers = agent.anyone if config.vsock_peers == "any" else agent.only_host
+        house = agent.Agent(
+            agent.Settings(
+                state=Path("/run/kuasar/state"),
+                listen=lambda port: listen(f"vsock://-1:{port}"),
+                admit=peers,
+                runtime=config.runtime,
+                rescan=rescan_pci,
+            )
+        )
+        house.start()
+    log.info(
+        "serving",
+        **agent.describe(),
+        cgroup=f"v{cgroup.version()}",
+        address="vsock://-1:1024",
+        ms=f"{now_ms():.1f}",
+    )
+    house.run()
+
+
+def rescan_pci() -> None:
+    """Let disks and network cards appear that the host plugged for a container."""
+    try:
+        _PCI_RESCAN.write_text("1")
+    except OSError:
+        # No PCI bus: with virtio-mmio nothing can be plugged.
+        pass

@@ -1,0 +1,222 @@
+"""Structured log lines in logfmt, one write(2) each, that never raise and never stall the agent.
+
+    ts=1.204113 level=info msg="container created" src=containers.container id=c1 pid=214
+
+`ts` is CLOCK_MONOTONIC in seconds: time since the kernel started, on the same scale as its own
+messages. The standard library's logging is not used: it would be the only importer of its
+modules before the agent serves, and its handlers write to a console that may be stuck.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import sys
+import time
+
+DEBUG, INFO, WARNING, ERROR, OFF = 10, 20, 30, 40, 100
+
+LEVELS = {
+    "trace": DEBUG,
+    "debug": DEBUG,
+    "info": INFO,
+    "warn": WARNING,
+    "warning": WARNING,
+    "error": ERROR,
+    "off": OFF,
+}
+_LABELS = {DEBUG: "debug", INFO: "info", WARNING: "warn", ERROR: "error"}
+
+VALUE_LIMIT = 4096
+"""Characters of one value that reach the console; the rest is cut and counted."""
+
+KMSG_LIMIT = 900
+"""Bytes of one /dev/kmsg record that every kernel accepts; a longer write fails with EINVAL."""
+
+STALL_SECONDS = 0.1
+"""How long one line may wait in all for a full console before the console counts as stuck."""
+
+_PACKAGE = "kuasar_agent."
+
+
+class Console:
+    """Where lines go. Owns no fd; the one it is given should be in non-blocking mode.
+
+    A console that nobody reads fills up. The first line that finds it full waits
+    `STALL_SECONDS`; from then on lines are dropped and counted without waiting, until a write
+    succeeds again, which is preceded by a line with the count.
+    """
+
+    def __init__(self, fd: int = 2) -> None:
+        self.fd = fd
+        self.lost = 0
+        self._torn = False
+        self._stuck = False
+
+    def attach(self, fd: int) -> None:
+        """Write to `fd` from now on."""
+        self.fd = fd
+        self._torn = self._stuck = False
+
+    def write(self, line: str) -> None:
+        """Write one line without its newline; a failure is counted, never raised."""
+        text = line + "\n"
+        if self.lost:
+            text = f'ts={_now()} level=warn msg="log lines lost" count={self.lost}\n{text}'
+        if self._torn:
+            text = "\n" + text
+        data = text.encode("utf-8", "backslashreplace")
+        left = self._put(data)
+        self.lost = self.lost + 1 if left else 0
+        if left < len(data):
+            self._torn = left > 0
+
+    def _put(self, data: bytes) -> int:
+        """Write `data`; the number of bytes that the console did not take."""
+        try:
+            left = len(data) - os.write(self.fd, data)
+        except BlockingIOError:
+            return len(data) if self._stuck else self._put_slowly(data)
+        except OSError as error:
+            if error.errno == errno.EINVAL and len(data) > KMSG_LIMIT:
+                return self._put(data[: KMSG_LIMIT - 1] + b"\n")
+            return len(data)
+        self._stuck = False
+        return self._put_slowly(data[-left:]) if left else 0
+
+    def _put_slowly(self, data: bytes) -> int:
+        deadline = time.monotonic() + STALL_SECONDS
+        poll = select.poll()
+        poll.register(self.fd, select.POLLOUT)
+        try:
+            while data and poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                data = data[os.write(self.fd, data) :]
+        except OSError:
+            pass
+        self._stuck = bool(data)
+        return len(data)
+
+
+console = Console()
+_level = INFO
+
+
+def set_level(level: str) -> None:
+    """Drop lines below `level`, a key of `LEVELS`; KeyError for any other name."""
+    global _level
+    _level = LEVELS[level]
+
+
+class Logger:
+    """Writes the lines of one module; `src` is its name within the package."""
+
+    __slots__ = ("_src",)
+
+    def __init__(self, name: str) -> None:
+        self._src = name.removeprefix(_PACKAGE)
+
+    def debug(self, msg: str, /, **fields: object) -> None:
+        if _level <= DEBUG:
+            self._emit(DEBUG, msg, fields)
+
+    def info(self, msg: str, /, **fields: object) -> None:
+        if _level <= INFO:
+            self._emit(INFO, msg, fields)
+
+    def warning(self, msg: str, /, **fields: object) -> None:
+        if _level <= WARNING:
+            self._emit(WARNING, msg, fields)
+
+    def error(self, msg: str, /, **fields: object) -> None:
+        if _level <= ERROR:
+            self._emit(ERROR, msg, fields)
+
+    def exception(self, msg: str, /, **fields: object) -> None:
+        """An error line with the traceback of the exception being handled."""
+        if _level <= ERROR:
+            self._emit(ERROR, msg, {**fields, "traceback": _traceback()})
+
+    def _emit(self, level: int, msg: str, fields: dict[str, object]) -> None:
+        console.write(format_line(_now(), _LABELS[level], msg, {"src": self._src, **fields}))
+
+
+def get_logger(name: str) -> Logger:
+    """The logger of the module called `name` (`__name__`)."""
+    return Logger(name)
+
+
+def format_line(ts: str, level: str, msg: str, fields: dict[str, object]) -> str:
+    """One logfmt line: any field value gives printable text on a single line."""
+    pairs = [f"ts={ts}", f"level={level}", f"msg={_quote(_clip(msg))}"]
+    pairs += [f"{key}={_value(value)}" for key, value in fields.items()]
+    return " ".join(pairs)
+
+
+def _now() -> str:
+    return f"{time.monotonic():.6f}"
+
+
+def _value(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = _clip(_text(value))
+    if text and text.isprintable() and not any(c in text for c in ' "=\\'):
+        return text
+    return _quote(text)
+
+
+def _text(value: object) -> str:
+    try:
+        if isinstance(value, str):
+            return value
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "backslashreplace")
+        if isinstance(value, OSError) and value.errno is not None:
+            return _os_error(value)
+        if isinstance(value, BaseException):
+            return str(value) or type(value).__name__
+        return str(value)
+    except Exception:
+        return f"<unprintable {type(value).__name__}>"
+
+
+def _os_error(error: OSError) -> str:
+    name = errno.errorcode.get(error.errno or 0, str(error.errno))
+    text = f"{name} {error.strerror}"
+    return text if error.filename is None else f"{text}: {_text(error.filename)}"
+
+
+def _clip(text: str) -> str:
+    extra = len(text) - VALUE_LIMIT
+    return text if extra <= 0 else f"{text[:VALUE_LIMIT]}…(+{extra})"
+
+
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def _quote(text: str) -> str:
+    """A JSON string."""
+    if text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    return '"' + "".join(map(_escape, text)) + '"'
+
+
+def _escape(char: str) -> str:
+    if char in _ESCAPES:
+        return _ESCAPES[char]
+    if char.isprintable():
+        return char
+    units = char.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
+
+
+def _traceback() -> str:
+    import traceback  # needed only when something broke
+
+    try:
+        return "".join(traceback.format_exception(sys.exception())).rstrip()
+    except Exception:
+        return "<unprintable traceback>"

@@ -1,0 +1,200 @@
+"""The one owner of waitpid(2).
+
+PID 1 inherits every orphan of the guest, so it has to wait for any child. Two callers of waitpid
+would steal statuses from each other: everything that starts a process does it through `Reaper`.
+
+Two rules keep an exit from being lost or given to the wrong process:
+
+* `spawn` registers the child before the hub can run again.
+* A container's first process is the child of a runtime command and becomes ours when that command
+  ends; it may be dead before its pid is known. While an `Adoption` is open, exits of pids that
+  nobody registered are kept, and `Adoption.claim` looks there.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import IO, Any, NamedTuple
+
+import gevent
+import gevent.event
+
+from kuasar_agent.log import get_logger
+
+log = get_logger(__name__)
+
+# A fork bomb's remains are reaped in slices, so that requests are served between them.
+_BATCH = 256
+
+
+class Exit(NamedTuple):
+    """How a process ended: `status` is its exit code, or 128 + the signal that killed it."""
+
+    pid: int
+    status: int
+    at_ns: int
+    """Wall clock in nanoseconds since the epoch, taken when the process was reaped."""
+
+
+class Child:
+    """A process that somebody waits for."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.exit: Exit | None = None
+        self._ended = gevent.event.Event()
+
+    def wait(self, timeout: float | None = None) -> Exit | None:
+        """The exit, or None when `timeout` (seconds) passed first."""
+        self._ended.wait(timeout)
+        return self.exit
+
+    def signal(self, number: int) -> bool:
+        """Send a signal; False when the process was reaped already, so that no stranger is hit."""
+        if self.exit is not None:
+            return False
+        try:
+            os.kill(self.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def _finish(self, exit: Exit) -> None:
+        self.exit = exit
+        self._ended.set()
+
+
+class Adoption:
+    """Exits of unregistered pids, kept while a runtime command is in flight."""
+
+    def __init__(self, children: dict[int, Child]) -> None:
+        self._children = children
+        self._exits: dict[int, Exit] = {}
+
+    def claim(self, pid: int) -> Child:
+        """Register a process that the command left to us, dead or alive.
+
+        Raises ChildProcessError when `pid` neither is our child nor ended since the command began.
+        """
+        child = Child(pid)
+        try:
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            if (exit := self._exits.pop(pid, None)) is None:
+                raise ChildProcessError(f"process {pid} is not a child of the agent") from None
+            child._finish(exit)
+        else:
+            # The pid is in use, so an exit kept under it belongs to an earlier process.
+            self._children[pid] = child
+        return child
+
+    def _keep(self, exit: Exit) -> None:
+        self._exits[exit.pid] = exit
+
+
+class Reaper:
+    """Spawns processes and collects every exit of the guest."""
+
+    def __init__(self) -> None:
+        self.reaped = 0
+        """How many processes were collected, orphans included."""
+        self._children: dict[int, Child] = {}
+        self._adoptions: list[Adoption] = []
+        self._wake: Any = None
+        self._reaping = False
+
+    def start(self) -> None:
+        """Collect exits from now on, and those that came before."""
+        # gevent keeps SIGCHLD from libev's signal watchers, so Python's handler wakes the hub.
+        self._wake = gevent.get_hub().loop.async_()
+        self._wake.start(gevent.spawn, self.reap)
+        signal.signal(signal.SIGCHLD, lambda *_: self._wake.send())
+        self.reap()
+
+    def reap(self) -> None:
+        """Collect every exit there is."""
+        if self._reaping:
+            return
+        self._reaping = True
+        try:
+            while self._reap_batch():
+                gevent.sleep(0)
+        finally:
+            self._reaping = False
+
+    def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: int | IO[bytes] = subprocess.DEVNULL,
+        stdout: int | IO[bytes] = subprocess.DEVNULL,
+        stderr: int | IO[bytes] = subprocess.DEVNULL,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        pass_fds: Sequence[int] = (),
+    ) -> Child:
+        """Start a program in a session of its own. Raises OSError when it cannot be executed."""
+        process = subprocess.Popen(
+            argv,
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            env=env,
+            cwd=cwd,
+            pass_fds=pass_fds,
+            start_new_session=True,
+        )
+        # Popen polls objects without a return code when the next one is made; this pid is ours.
+        process.returncode = 0
+        child = self._children[process.pid] = Child(process.pid)
+        return child
+
+    @contextmanager
+    def adopting(self) -> Iterator[Adoption]:
+        """Keep the exits of unknown pids until the block ends."""
+        adoption = Adoption(self._children)
+        self._adoptions.append(adoption)
+        try:
+            yield adoption
+        finally:
+            self._adoptions.remove(adoption)
+
+    def _reap_batch(self) -> bool:
+        """Reap up to a batch; True when there may be more."""
+        for _ in range(_BATCH):
+            try:
+                pid, wait_status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return False
+            if pid == 0:
+                return False
+            self._collect(Exit(pid, exit_status(wait_status), time.time_ns()))
+        return True
+
+    def _collect(self, exit: Exit) -> None:
+        self.reaped += 1
+        child = self._children.pop(exit.pid, None)
+        if child is not None:
+            child._finish(exit)
+            return
+        for adoption in self._adoptions:
+            adoption._keep(exit)
+
+
+def exit_status(wait_status: int) -> int:
+    """A wait status as shells and containerd number it: exit code, or 128 + signal."""
+    code = os.waitstatus_to_exitcode(wait_status)
+    return code if code >= 0 else 128 - code
+
+
+def ignore_termination(report: Callable[[str], None]) -> list[object]:
+    """Make SIGTERM and SIGINT harmless (Ctrl-Alt-Del sends one to init); keep what is returned."""
+    return [
+        gevent.signal_handler(number, report, number.name)
+        for number in (signal.SIGTERM, signal.SIGINT)
+    ]

@@ -1,0 +1,36 @@
+"""What host tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kuasar_agent.linux import syscalls
+from kuasar_agent.linux.mount import mount
+from tests.host.isolation import isolated
+
+
+@pytest.fixture
+def enter_own_cgroup(tmp_path: Path) -> Iterator[Callable[[], None]]:
+    """Called in a child process: moves it to a v2 cgroup that it sees as the root from then on."""
+    top = tmp_path / "cgroup2"
+    top.mkdir()
+    mine = top / f"test-{os.getpid()}"
+
+    def enter() -> None:
+        mount("cgroup2", str(top), "cgroup2")
+        mine.mkdir(exist_ok=True)
+        (mine / "cgroup.procs").write_text("0")
+        syscalls.unshare(syscalls.CLONE_NEWCGROUP)
+
+    def remove() -> None:
+        mount("cgroup2", str(top), "cgroup2")
+        for directory in (mine / "init", mine):
+            if directory.exists():
+                directory.rmdir()
+
+    yield enter
+    isolated(remove)

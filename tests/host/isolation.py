@@ -1,0 +1,56 @@
+"""Running a test's body in namespaces of its own, so that it may mount what it likes."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import traceback
+from collections.abc import Callable
+from typing import TypeVar
+
+from kuasar_agent.linux import syscalls
+from kuasar_agent.linux.mount import mount
+
+T = TypeVar("T")
+
+
+def isolated(body: Callable[[], T], flags: int = 0) -> T:
+    """The result of `body`, run in a child process with a private mount namespace.
+
+    `flags` adds namespaces (CLONE_NEW…); with a new pid namespace `body` runs as its pid 1.
+    An exception of `body` fails the test with its traceback.
+    """
+
+    def child() -> T:
+        syscalls.unshare(syscalls.CLONE_NEWNS | flags)
+        mount(None, "/", None, ["rprivate"])
+        return fork(body) if flags & syscalls.CLONE_NEWPID else body()
+
+    return fork(child)
+
+
+def fork(body: Callable[[], T]) -> T:
+    """The result of `body`, run in a child process."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.close(reader)
+            try:
+                result: tuple[bool, object] = True, body()
+            except BaseException:
+                result = False, traceback.format_exc()
+            with os.fdopen(writer, "wb") as pipe:
+                pickle.dump(result, pipe)
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        data = pipe.read()
+    _, status = os.waitpid(pid, 0)
+    assert data, f"the child ended with wait status {status:#x}"
+    succeeded, value = pickle.loads(data)
+    assert succeeded, value
+    return value  # type: ignore[no-any-return]

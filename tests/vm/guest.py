@@ -1,0 +1,84 @@
+"""Driving the guest in tests: run a container, see what it wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import gevent
+from kuasar_debug.bundle import make_bundle
+from kuasar_debug.microvm import Config, MicroVM
+
+from kuasar_agent.api import sandbox_pb2, task_pb2
+from kuasar_agent.ttrpc import Client, dial
+
+IMAGE = Path(__file__).parents[2] / "build/image"
+TASK = task_pb2.DESCRIPTOR.services_by_name["Task"]
+SANDBOX = sandbox_pb2.DESCRIPTOR.services_by_name["SandboxService"]
+_HANGS_AFTER = 60.0
+
+
+def config(directory: Path, **options: object) -> Config:
+    """The built image, booted in `directory`; options are those of Config."""
+    defaults = {"kernel": IMAGE / "vmlinux", "initrd": [IMAGE / "kuasar.initrd"]}
+    return Config(directory=directory, **{**defaults, **options})  # type: ignore[arg-type]
+
+
+class Result(NamedTuple):
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Guest:
+    """Containers of one microVM; every one gets ports and an id of its own."""
+
+    def __init__(self, vm: MicroVM) -> None:
+        self.vm = vm
+        self.client: Client = vm.connect()
+        self.task = self.client.stub(TASK)
+        self.sandbox = self.client.stub(SANDBOX)
+        self._count = 0
+
+    def check(self) -> None:
+        """Raises when the agent does not answer."""
+        self.sandbox.check(sandbox_pb2.CheckRequest(), timeout=10)
+
+    def bundle(self, command: Sequence[str], *, guest_pids: bool = False) -> str:
+        """The id of a new bundle; with `guest_pids` the container sees the guest's processes."""
+        self._count += 1
+        id = f"c{self._count}"
+        path = make_bundle(self.vm.shared, id, command)
+        if guest_pids:
+            file = path / "config.json"
+            spec = json.loads(file.read_text())
+            namespaces = spec["linux"]["namespaces"]
+            spec["linux"]["namespaces"] = [ns for ns in namespaces if ns["type"] != "pid"]
+            file.write_text(json.dumps(spec))
+        return id
+
+    def run(self, *command: str, guest_pids: bool = False) -> Result:
+        """Run a container to its end and delete it."""
+        id = self.bundle(command, guest_pids=guest_pids)
+        ports = 30000 + 2 * self._count, 30001 + 2 * self._count
+        self.task.create(
+            task_pb2.CreateTaskRequest(
+                id=id, stdout=f"vsock://3:{ports[0]}", stderr=f"vsock://3:{ports[1]}"
+            ),
+            timeout=_HANGS_AFTER,
+        )
+        readers = [gevent.spawn(self._read, port) for port in ports]
+        self.task.start(task_pb2.StartRequest(id=id), timeout=_HANGS_AFTER)
+        exit = self.task.wait(task_pb2.WaitRequest(id=id), timeout=_HANGS_AFTER)
+        stdout, stderr = (reader.get(timeout=_HANGS_AFTER) for reader in readers)
+        self.task.delete(task_pb2.DeleteRequest(id=id), timeout=_HANGS_AFTER)
+        return Result(exit.exit_status, stdout, stderr)
+
+    def _read(self, port: int) -> bytes:
+        chunks = []
+        with dial(self.vm.address(port), _HANGS_AFTER) as peer:
+            while data := peer.recv(65536):
+                chunks.append(data)
+        return b"".join(chunks)
