@@ -1,11 +1,13 @@
 """Which accelerator QEMU gets: KVM where it really works, else emulation.
 
-/dev/kvm may exist and still fail (nested and paravirtual hosts): the guest then dies with a "KVM
-internal error" while QEMU stays alive. Only a kernel that prints something proves it.
+/dev/kvm may exist and still fail (nested and paravirtual hosts): QEMU aborts, or the guest dies
+with a "KVM internal error" while QEMU stays alive. Only a kernel that comes up proves it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -14,7 +16,11 @@ import gevent
 from gevent import subprocess
 
 QEMU = "qemu-system-x86_64"
+FAILURE = "KVM internal error"
+"""What QEMU says on its standard error before it stops the guest for good."""
+_DEVICE = Path("/dev/kvm")
 _PROOF_WITHIN = 10.0
+_WORKS = "works"
 
 
 class Accelerator(NamedTuple):
@@ -24,55 +30,90 @@ class Accelerator(NamedTuple):
 
 
 def choose(wanted: str, kernel: Path) -> Accelerator:
-    """The accelerator for `auto`, `kvm` or `tcg`; a verdict on KVM holds until the host reboots."""
+    """The accelerator for `auto`, `kvm` or `tcg`.
+
+    For `auto` a verdict on KVM is kept until the host reboots or the guest's kernel changes.
+    """
     if wanted != "auto":
         return Accelerator(wanted, "asked for")
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return Accelerator("tcg", "no access to /dev/kvm")
-    cache = _cache_file()
-    if not cache.exists():
-        verdict = "works" if _boots_with_kvm(kernel) else "does not boot a guest"
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        cache.write_text(verdict)
-    verdict = cache.read_text()
-    return Accelerator("kvm" if verdict == "works" else "tcg", f"/dev/kvm {verdict}")
+    if not _DEVICE.exists():
+        return Accelerator("tcg", f"no {_DEVICE}")
+    if not os.access(_DEVICE, os.R_OK | os.W_OK):
+        return Accelerator("tcg", f"no access to {_DEVICE}")
+    verdict = _remembered(kernel)
+    if verdict is None:
+        verdict = _try_kvm(kernel)
+        _remember(kernel, verdict)
+    return Accelerator("kvm" if verdict == _WORKS else "tcg", f"{_DEVICE} {verdict}")
+
+
+def distrust(kernel: Path) -> None:
+    """KVM passed its test but failed in earnest: do not choose it again."""
+    _remember(kernel, "fails after the kernel's start")
 
 
 def arguments(accelerator: Accelerator) -> list[str]:
     """QEMU's options for an accelerator."""
     if accelerator.name == "kvm":
         return ["-accel", "kvm", "-cpu", "host"]
+    # Without RDRAND, which not every CPU model has, CPython as PID 1 finds no random numbers.
     return ["-accel", "tcg,thread=multi", "-cpu", "max"]
 
 
-def _cache_file() -> Path:
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return root / "kuasar-agent" / f"kvm-{boot}"
+def _cache_file(kernel: Path) -> Path:
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text()
+    file = kernel.stat()
+    key = f"{boot} {kernel.absolute()} {file.st_size} {file.st_mtime_ns}"
+    return root / "kuasar-agent" / f"kvm-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
-def _boots_with_kvm(kernel: Path) -> bool:
+def _remembered(kernel: Path) -> str | None:
+    with contextlib.suppress(OSError, RuntimeError):
+        return _cache_file(kernel).read_text()
+    return None
+
+
+def _remember(kernel: Path, verdict: str) -> None:
+    # Without a place to remember it in, the next boot tries again.
+    with contextlib.suppress(OSError, RuntimeError):
+        file = _cache_file(kernel)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(verdict)
+
+
+def _try_kvm(kernel: Path) -> str:
+    """Boot the kernel without a root: it has done all it can when it panics for want of one."""
     command = [QEMU, "-M", "q35", *arguments(Accelerator("kvm", "")), "-m", "128M", "-nodefaults"]
     command += ["-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"]
     command += ["-kernel", str(kernel), "-append", "console=ttyS0 panic=-1"]
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as qemu:
+    try:
+        qemu = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", "--", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+    except OSError as error:
+        return f"cannot be tried: {error.strerror}"
+    with qemu:
         assert qemu.stdout is not None
-        reader = gevent.spawn(_reaches_panic, qemu.stdout)
+        reader = gevent.spawn(_read_verdict, qemu.stdout)
         try:
-            return bool(reader.get(timeout=_PROOF_WITHIN))
+            return str(reader.get(timeout=_PROOF_WITHIN))
         except gevent.Timeout:
-            return False
+            return f"does not boot a kernel in {_PROOF_WITHIN:.0f} s"
         finally:
+            reader.kill()
             qemu.kill()
 
 
-def _reaches_panic(output: IO[bytes]) -> bool:
-    """Whether the kernel gets as far as missing its root, which is all it has to do."""
+def _read_verdict(output: IO[bytes]) -> str:
+    printed = False
     for line in output:
-        if b"KVM internal error" in line:
-            return False
+        if FAILURE.encode() in line:
+            return "stops the guest with an internal error"
         if b"Kernel panic" in line:
-            return True
-    return False
+            return _WORKS
+        printed = printed or b"Linux version" in line
+    return "does not run the kernel to its end" if printed else "does not run a kernel"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from kuasar_agent.ttrpc import StatusError
 from kuasar_debug.errors import DebugError
 from kuasar_debug.microvm import Config, MicroVM
 from kuasar_debug.run import Run, summary
+from kuasar_debug.sandbox import Sandbox, is_running
 
-IMAGE = Path(os.environ.get("KUASAR_IMAGE", "build/image"))
+IMAGE = Path(os.environ.get("KUASAR_IMAGE") or Path(__file__).parents[2] / "build/image")
 _STOP_WITHIN = 10.0
 
 path = click.Path(path_type=Path)
@@ -30,11 +32,23 @@ path = click.Path(path_type=Path)
 def boot_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that say how a microVM is booted."""
     options = [
-        click.option("--accel", type=click.Choice(["auto", "kvm", "tcg"]), default="auto"),
+        click.option(
+            "--accel",
+            type=click.Choice(["auto", "kvm", "tcg"]),
+            default="auto",
+            help="auto: KVM if it proves to work, else emulation",
+        ),
         click.option("--sharefs", type=click.Choice(["virtiofs", "9p"]), default="virtiofs"),
+        click.option(
+            "--vsock",
+            type=click.Choice(["auto", "kernel", "user"]),
+            default="auto",
+            help="kernel: the host's vhost-vsock; user: our own; auto: the first if there is one",
+        ),
         click.option("--append", default="", help="more words for the kernel command line"),
         click.option("--memory", type=int, default=512, show_default=True, help="MiB"),
         click.option("--cpus", type=int, default=1, show_default=True),
+        click.option("--root-ports", type=int, default=0, help="empty slots for hot-plug"),
         click.option("--kernel", type=path, default=IMAGE / "vmlinux", show_default=True),
         click.option(
             "--initrd",
@@ -66,8 +80,8 @@ def boot(directory: Path, detach: bool, ready_fd: int | None, **options: Any) ->
     if detach:
         _boot_detached()
         return
-    gevent.signal_handler(signal.SIGTERM, sys.exit, 0)
-    gevent.signal_handler(signal.SIGINT, sys.exit, 0)
+    _exit_on(signal.SIGTERM, 0)
+    _exit_on(signal.SIGINT, 0)
     with MicroVM.boot(make_config(directory, options, echo=click.echo)) as vm:
         click.echo(f"ready: {vm.address()} ({vm.accelerator.name}: {vm.accelerator.reason})")
         if ready_fd is not None:
@@ -84,53 +98,64 @@ def stop(directory: Path) -> None:
         pid = int((directory / "pid").read_text())
         process = os.pidfd_open(pid)
     except (OSError, ValueError):
-        raise DebugError(f"{directory}: no microVM runs there") from None
-    os.kill(pid, signal.SIGTERM)
+        pid = 0
+    # The lock says that the process of that number is still the one that wrote it.
+    if not pid or not is_running(directory):
+        raise DebugError(f"{directory}: no microVM runs there")
+    signal.pidfd_send_signal(process, signal.SIGTERM)
     deadline = time.monotonic() + _STOP_WITHIN
-    while (directory / "pid").exists():
+    while is_running(directory):
         if time.monotonic() > deadline:
             signal.pidfd_send_signal(process, signal.SIGKILL)
-            return
         time.sleep(0.02)
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
-@click.option("--rootfs", type=path, help="the container's root; busybox by default")
-@click.option("--dir", "directory", type=path, help="keep the microVM's files there")
+@click.option("--rootfs", type=path, help="the container's root, which is copied; else busybox")
+@click.option(
+    "--dir", "directory", type=path, help="use the microVM that runs there, or boot one there"
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @boot_options
 def run(
     rootfs: Path | None, directory: Path | None, command: tuple[str, ...], **options: Any
 ) -> None:
     """Boot a microVM, run COMMAND in a container in it, and exit with its status."""
+    _exit_on(signal.SIGTERM, 128 + signal.SIGTERM)
+    with _sandbox(directory, options) as sandbox:
+        container = Run(sandbox)
+        try:
+            status = container.run(command, rootfs)
+        except (StatusError, OSError) as error:
+            raise DebugError(f"{error}\n{sandbox.console.tail()}") from None
+        click.echo(summary(sandbox, container, status), err=True)
+    sys.exit(status)
+
+
+@contextlib.contextmanager
+def _sandbox(directory: Path | None, options: dict[str, Any]) -> Iterator[Sandbox]:
+    """The microVM that runs in `directory`, or one that lives as long as the block."""
+    if directory is not None and is_running(directory):
+        yield Sandbox.attach(directory.absolute())
+        return
     with tempfile.TemporaryDirectory(prefix="kuasar-") as scratch:
         config = make_config(directory or Path(scratch), options)
         click.echo("==> booting a microVM", err=True)
         with MicroVM.boot(config) as vm:
-            container = Run(vm)
-            try:
-                status = container.run(command, rootfs)
-            except (StatusError, OSError) as error:
-                raise DebugError(f"{error}\nconsole:\n{vm.console.tail()}") from None
-            click.echo(summary(vm, container, status), err=True)
-    sys.exit(status)
+            yield vm
 
 
 def make_config(
     directory: Path, options: dict[str, Any], echo: Callable[[str], None] | None = None
 ) -> Config:
     """The configuration that the boot options ask for."""
-    return Config(
-        directory=directory.absolute(),
-        kernel=options["kernel"],
-        initrd=options["initrd"],
-        accelerator=options["accel"],
-        sharefs=options["sharefs"],
-        memory=options["memory"],
-        cpus=options["cpus"],
-        append=options["append"],
-        echo=echo,
-    )
+    names = {"accel": "accelerator"}
+    fields = {names.get(name, name): value for name, value in options.items()}
+    return Config(directory=directory.absolute(), echo=echo, **fields)
+
+
+def _exit_on(number: int, status: int) -> None:
+    gevent.signal_handler(number, sys.exit, status)
 
 
 def _boot_detached() -> None:
@@ -138,7 +163,7 @@ def _boot_detached() -> None:
     arguments = [word for word in sys.argv[1:] if word != "--detach"]
     ready, theirs = os.pipe()
     with tempfile.TemporaryFile() as errors:
-        subprocess.Popen(
+        child = subprocess.Popen(
             [sys.executable, "-m", "kuasar_debug", *arguments, "--ready-fd", str(theirs)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -147,7 +172,13 @@ def _boot_detached() -> None:
             pass_fds=[theirs],
         )
         os.close(theirs)
-        # Without a byte the pipe was closed by the end of the process.
-        if not os.read(ready, 1):
+        try:
+            # Without a byte the pipe was closed by the end of the process.
+            serves = os.read(ready, 1)
+        except KeyboardInterrupt:
+            child.terminate()
+            child.wait()
+            raise
+        if not serves:
             errors.seek(0)
             raise DebugError(errors.read().decode().strip().removeprefix("Error: "))

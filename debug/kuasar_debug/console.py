@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import time
 from collections.abc import Callable
@@ -35,6 +36,10 @@ class Console:
         self.panic: str | None = None
         self.init_at: float | None = None
         """When the agent's first line came, on time.monotonic()'s clock."""
+        self.kernel_at: float | None = None
+        """When the kernel's clock began to count, reckoned from the stamp of that line."""
+        self.ended = gevent.event.Event()
+        """Set when QEMU has closed the console."""
         self.changed = gevent.event.Event()
         """Set when the agent serves, the kernel panics, or the console ends."""
         self._path = path
@@ -46,7 +51,17 @@ class Console:
             for raw in stream:
                 file.write(raw)
                 self._read_line(raw.decode(errors="replace").rstrip("\r\n"))
+        self.ended.set()
         self.changed.set()
+
+    def read_past(self, init_at: float | None) -> None:
+        """Learn what another process has already followed."""
+        self._echo = None
+        for line in self._path.read_text(errors="replace").splitlines():
+            self._read_line(line)
+        if self.init_at is not None and self.kernel_at is not None and init_at is not None:
+            self.kernel_at += init_at - self.init_at
+        self.init_at = init_at
 
     def tail(self) -> str:
         """The last lines, for an error message."""
@@ -62,7 +77,9 @@ class Console:
         fields = parse_logfmt(line)
         if fields and self.init_at is None:
             self.init_at = time.monotonic()
-        if fields.get("msg") == "boot step":
+            with contextlib.suppress(ValueError):
+                self.kernel_at = self.init_at - float(fields["ts"])
+        if fields.get("msg") == "boot step" and {"step", "ms"} <= fields.keys():
             self.steps.append(fields)
         elif fields.get("msg") == "serving":
             self.serving = fields

@@ -1,40 +1,33 @@
-"""A microVM: QEMU with the guest image, its shared directory and its vsock.
-
-    D/shared        shared with the guest under the tag `kuasar`
-    D/task.vsock    hybrid vsock: `CONNECT <port>\\n`, then `OK <port>\\n`, then the guest
-    D/console.log   the guest's console
-    D/pid           the process that keeps the microVM
-
-as Kuasar lays out a Cloud Hypervisor sandbox.
-"""
+"""Booting a microVM: QEMU with the guest image, a shared directory and vsock."""
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from socket import socket
 from types import TracebackType
 
 import gevent
 from gevent import subprocess
 
 from kuasar_agent.api import sandbox_pb2
-from kuasar_agent.ttrpc import Client, ConnectionClosed, StatusError, connect
-from kuasar_debug import accel
-from kuasar_debug.console import Console
+from kuasar_agent.ttrpc import StatusError
+from kuasar_debug import accel, share, transport
 from kuasar_debug.errors import DebugError
+from kuasar_debug.sandbox import Sandbox, lock
+from kuasar_debug.sockets import listen
 
-VIRTIOFSD = Path("/usr/lib/qemu/virtiofsd")
-TASK_PORT = 1024
 _SUN_PATH = 107
 _KERNEL_WORDS = (
     "console=ttyS0 panic=-1 quiet cryptomgr.notests tsc=reliable no_timer_check rdinit=/init"
 )
+_FILES = ("pid", "vm.json", "initrd", "qmp.sock", share.SOCKET)
+_SOCKETS = (transport.TASK_SOCKET, transport.VHOST_SOCKET)
 
 
 @dataclass(frozen=True)
@@ -47,29 +40,30 @@ class Config:
     """More than one are concatenated; an uncompressed one has to come first."""
     accelerator: str = "auto"
     sharefs: str = "virtiofs"
+    vsock: str = "auto"
+    """`kernel` is the host's vhost-vsock, `user` the back end of this package."""
     memory: int = 512
     cpus: int = 1
+    root_ports: int = 0
+    """Empty PCIe slots `rp1`, `rp2`, … for devices that are plugged in later."""
     append: str = ""
     ready_within: float = 120.0
     echo: Callable[[str], None] | None = field(default=None, compare=False)
     """Gets every line of the console."""
 
 
-class MicroVM:
-    """A running microVM; ends with the `with` block, or with the process that made it."""
+class MicroVM(Sandbox):
+    """A running microVM; ends with the `with` block, or with the process that made it.
+
+    The process must let gevent run: the console is read by a greenlet.
+    """
 
     def __init__(self, config: Config) -> None:
+        super().__init__(config.directory, config.echo)
         self.config = config
-        self.directory = config.directory
-        self.shared = config.directory / "shared"
-        self.vsock = config.directory / "task.vsock"
-        self.started_at = 0.0
-        """When QEMU was executed, on time.monotonic()'s clock."""
-        self.ready_at = 0.0
-        self.accelerator = accel.choose(config.accelerator, _existing(config.kernel))
-        self.console = Console(config.directory / "console.log", config.echo)
+        self.sharefs = config.sharefs
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._lock = -1
+        self._held = contextlib.ExitStack()
 
     @classmethod
     def boot(cls, config: Config) -> MicroVM:
@@ -78,6 +72,12 @@ class MicroVM:
         try:
             vm._start()
             vm._wait_until_ready()
+        except _KvmFailed:
+            vm.stop()
+            if config.accelerator != "auto":
+                raise
+            accel.distrust(config.kernel)
+            return cls.boot(config)
         except BaseException:
             vm.stop()
             raise
@@ -94,16 +94,12 @@ class MicroVM:
     ) -> None:
         self.stop()
 
-    def address(self, port: int = TASK_PORT) -> str:
-        return f"hvsock://{self.vsock}:{port}"
-
-    def connect(self, timeout: float = 10.0) -> Client:
-        """A ttrpc client of the agent. Raises OSError when it does not answer in time."""
-        return connect(self.address(), timeout)
-
     def wait(self) -> None:
-        """Until the guest ends."""
-        self._processes[-1].wait()
+        """Until the guest ends. Raises DebugError unless it was switched off."""
+        status = self._processes[-1].wait()
+        self.console.ended.wait()
+        if self.console.panic is not None or status != 0:
+            raise DebugError(self._what_happened())
 
     def stop(self) -> None:
         """End the guest and everything that served it."""
@@ -112,127 +108,149 @@ class MicroVM:
         for process in self._processes:
             process.wait()
         self._processes = []
-        if self._lock >= 0:
-            for name in ("task.vsock", "vhost.sock", "share.sock", "pid"):
-                (self.directory / name).unlink(missing_ok=True)
-            os.close(self._lock)
-            self._lock = -1
+        self._held.close()
 
     def _start(self) -> None:
+        if shutil.which(accel.QEMU) is None:
+            raise DebugError(f"{accel.QEMU} is not installed (Debian: qemu-system-x86)")
+        self.accelerator = accel.choose(self.config.accelerator, _existing(self.config.kernel))
         self._prepare_directory()
-        share = self._start_share()
-        self._start_vsock()
-        qemu = self._spawn(self._qemu_command(share), stdout=subprocess.PIPE)
-        self.started_at = time.monotonic()
+        # Sockets that listen before their servers run: QEMU need not wait for those.
+        with contextlib.ExitStack() as ours:
+            task = ours.enter_context(self._listen(transport.TASK_SOCKET))
+            reserved = transport.choose(self.config.vsock)
+            if reserved is None:
+                vhost = ours.enter_context(self._listen(transport.VHOST_SOCKET))
+                back_end = transport.user_back_end(vhost.fileno(), task.fileno())
+                self._spawn(back_end, vhost.fileno(), task.fileno())
+                devices = transport.user_device()
+                inherited = []
+            else:
+                ours.callback(os.close, reserved.fd)
+                self._spawn(transport.kernel_relay(reserved, task.fileno()), task.fileno())
+                devices = transport.kernel_device(reserved)
+                inherited = [reserved.fd]
+            devices += self._start_share(ours)
+            self.started_at = time.monotonic()
+            command = self._qemu_command(devices)
+            qemu = self._spawn(command, *inherited, stdout=subprocess.PIPE)
         assert qemu.stdout is not None
         gevent.spawn(self.console.follow, qemu.stdout)
 
     def _prepare_directory(self) -> None:
-        self.shared.mkdir(parents=True, exist_ok=True)
-        if len(f"{self.vsock}_{2**32}") > _SUN_PATH:
+        if len(os.fsencode(f"{self.vsock}_{2**32}")) > _SUN_PATH:
             raise DebugError(f"{self.directory}: too long for the unix sockets in it")
-        lock = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            raise DebugError(f"{self.directory}: a microVM runs there already") from None
-        self._lock = lock
-        (self.directory / "pid").write_text(str(os.getpid()))
-        (self.directory / "console.log").write_bytes(b"")
+            self.shared.mkdir(parents=True, exist_ok=True)
+            self._held.callback(os.close, lock(self.directory))
+            for name in (*_FILES, *_SOCKETS):
+                self._held.callback((self.directory / name).unlink, missing_ok=True)
+            (self.directory / "pid").write_text(str(os.getpid()))
+            for name in ("console.log", "processes.log"):
+                (self.directory / name).write_bytes(b"")
+        except OSError as error:
+            raise DebugError(f"{self.directory}: {error.strerror}") from error
 
-    def _start_share(self) -> list[str]:
+    def _listen(self, name: str) -> socket:
+        return listen(self.directory / name)
+
+    def _start_share(self, ours: contextlib.ExitStack) -> list[str]:
         """QEMU's options for the shared directory."""
         if self.config.sharefs == "9p":
-            local = f"local,id=share,path={self.shared},security_model=none"
-            return ["-fsdev", local, "-device", "virtio-9p-pci,fsdev=share,mount_tag=kuasar"]
-        socket = self.directory / "share.sock"
-        socket.unlink(missing_ok=True)
-        options = ["-o", f"source={self.shared}", "-o", "cache=auto", "-o", "sandbox=chroot"]
-        self._spawn([str(_existing(VIRTIOFSD)), f"--socket-path={socket}", *options])
-        self._await_socket(socket)
-        device = "vhost-user-fs-pci,chardev=share,tag=kuasar,queue-size=1024"
-        return ["-chardev", f"socket,id=share,path={socket}", "-device", device]
+            return share.ninep_device(self.shared.name)
+        _existing(share.VIRTIOFSD, "Debian: qemu-system-common")
+        listener = ours.enter_context(self._listen(share.SOCKET))
+        self._spawn(share.daemon(self.shared, listener.fileno()), listener.fileno())
+        return share.virtiofs_device()
 
-    def _start_vsock(self) -> None:
-        vhost = self.directory / "vhost.sock"
-        for path in (vhost, self.vsock):
-            path.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "kuasar_debug.vsock"]
-        self._spawn([*command, "--vhost", str(vhost), "--uds", str(self.vsock), "--cid", "3"])
-        self._await_socket(vhost)
-
-    def _qemu_command(self, share: list[str]) -> list[str]:
-        if shutil.which(accel.QEMU) is None:
-            raise DebugError(f"{accel.QEMU} is not installed (Debian: qemu-system-x86)")
+    def _qemu_command(self, devices: list[str]) -> list[str]:
         memory = f"memory-backend-memfd,id=mem,size={self.config.memory}M,share=on"
         words = f"{_KERNEL_WORDS} task.sharefs_type={self.config.sharefs} {self.config.append}"
+        for number in range(1, self.config.root_ports + 1):
+            port = f"pcie-root-port,id=rp{number},chassis={number},slot={number}"
+            devices += ["-device", port]
         return [
             accel.QEMU,
             *accel.arguments(self.accelerator),
             *("-M", "q35,memory-backend=mem", "-object", memory),
             *("-m", f"{self.config.memory}M", "-smp", str(self.config.cpus)),
             *("-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio"),
-            "-no-reboot",
-            *("-kernel", str(self.config.kernel), "-initrd", str(self._initrd())),
-            *("-chardev", f"socket,id=vsock,path={self.directory / 'vhost.sock'}"),
-            *("-device", "vhost-user-vsock-pci,chardev=vsock"),
-            *share,
+            *("-qmp", "unix:qmp.sock,server=on,wait=off", "-no-reboot"),
+            *("-kernel", str(self.config.kernel.absolute()), "-initrd", str(self._initrd())),
+            *devices,
             *("-append", words.strip()),
         ]
 
     def _initrd(self) -> Path:
-        paths = [_existing(path) for path in self.config.initrd]
+        paths = [_existing(path).absolute() for path in self.config.initrd]
         if len(paths) == 1:
             return paths[0]
         joined = self.directory / "initrd"
-        joined.write_bytes(b"".join(path.read_bytes() for path in paths))
+        with joined.open("wb") as target:
+            for path in paths:
+                with path.open("rb") as source:
+                    shutil.copyfileobj(source, target)
         return joined
 
-    def _spawn(self, command: Sequence[str], stdout: int | None = None) -> subprocess.Popen[bytes]:
+    def _spawn(
+        self, command: Sequence[str], *inherited: int, stdout: int | None = None
+    ) -> subprocess.Popen[bytes]:
         # The kernel kills it when this process dies, however that happens.
         with (self.directory / "processes.log").open("ab") as log:
             process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "--", *command],
+                cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log if stdout is None else stdout,
                 stderr=log,
+                pass_fds=inherited,
                 start_new_session=True,
             )
         self._processes.append(process)
         return process
 
-    def _await_socket(self, path: Path) -> None:
-        process = self._processes[-1]
-        with gevent.Timeout(10, DebugError(f"{path.name}: nobody listens after 10 s")):
-            while not path.exists():
-                if process.poll() is not None:
-                    log = (self.directory / "processes.log").read_text(errors="replace")
-                    raise DebugError(f"{path.name}: its server ended at once:\n{log[-2000:]}")
-                gevent.sleep(0.01)
-
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self.config.ready_within
-        self.console.changed.wait(self.config.ready_within)
+        while not self.console.changed.wait(0.5) and time.monotonic() < deadline:
+            if accel.FAILURE in self._log():
+                raise _KvmFailed(self._what_happened())
         if not self.console.serving:
-            raise DebugError(f"the guest does not serve; its console ends:\n{self._last_words()}")
+            raise (_KvmFailed if accel.FAILURE in self._log() else DebugError)(
+                self._what_happened()
+            )
         check = sandbox_pb2.DESCRIPTOR.services_by_name["SandboxService"]
-        while time.monotonic() < deadline:
+        while time.monotonic() < deadline and not self.console.ended.is_set():
             try:
-                with self.connect(timeout=deadline - time.monotonic()) as client:
+                with self.connect(timeout=1) as client:
                     client.stub(check).check(sandbox_pb2.CheckRequest(), timeout=1)
-            except (OSError, ConnectionClosed, StatusError):
+            except (OSError, StatusError):
                 continue
             self.ready_at = time.monotonic()
+            self._describe()
             return
-        raise DebugError(f"the agent does not answer; the console ends:\n{self._last_words()}")
+        raise DebugError(self._what_happened())
 
-    def _last_words(self) -> str:
-        log = (self.directory / "processes.log").read_text(errors="replace")
-        return f"{self.console.tail()}\n{log[-1000:]}".strip()
+    def _what_happened(self) -> str:
+        """One line that says it, then the end of the console and of what the processes said."""
+        if self.console.panic is not None:
+            first = "the guest panicked"
+        elif self.console.ended.is_set():
+            first = f"QEMU ended with status {self._processes[-1].wait()}"
+        elif accel.FAILURE in self._log():
+            first = "KVM cannot run this guest (try --accel tcg)"
+        else:
+            first = f"the guest does not serve after {time.monotonic() - self.started_at:.0f} s"
+        return "\n".join(filter(None, (first, self.console.tail(), self._log()[-1000:].strip())))
+
+    def _log(self) -> str:
+        return (self.directory / "processes.log").read_text(errors="replace")
 
 
-def _existing(path: Path) -> Path:
+class _KvmFailed(DebugError):
+    """KVM gave up on the guest, although it had passed its test."""
+
+
+def _existing(path: Path, remedy: str = "`make image` builds the guest's files") -> Path:
     if not path.exists():
-        raise DebugError(f"{path} does not exist (`make image` builds the guest's files)")
+        raise DebugError(f"{path} does not exist ({remedy})")
     return path

@@ -10,7 +10,7 @@ from kuasar_debug.vsock.listener import Listener
 from kuasar_debug.vsock.loop import Loop
 
 # "CONNECT 4294967295\r\n" and some air.
-_MAX_LINE = 32
+MAX_LINE = 32
 _MAX_PORT = 0xFFFFFFFF
 _EVENTS = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 _ENDED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
@@ -54,10 +54,10 @@ def _take_line(sock: socket.socket) -> bytes | None:
     An empty answer means that there will be no line: the end of the input, or too much of it.
     """
     try:
-        seen = sock.recv(_MAX_LINE, socket.MSG_PEEK)
+        seen = sock.recv(MAX_LINE, socket.MSG_PEEK)
     except BlockingIOError:
         return None
     end = seen.find(b"\n")
     if end >= 0:
         return sock.recv(end + 1)[:-1]
-    return None if 0 < len(seen) < _MAX_LINE else b""
+    return None if 0 < len(seen) < MAX_LINE else b""

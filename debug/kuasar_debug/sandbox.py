@@ -1,0 +1,106 @@
+"""A directory in which a microVM runs, as whoever wants to talk to the guest sees it.
+
+    D/shared        shared with the guest under the tag `kuasar`
+    D/task.vsock    hybrid vsock: `CONNECT <port>\\n`, then `OK <port>\\n`, then the guest
+    D/console.log   the guest's console
+    D/qmp.sock      QEMU's monitor
+    D/vm.json       how the microVM was booted, once it serves
+    D/lock          locked while a microVM runs here
+
+The first three are what Kuasar has for a Cloud Hypervisor sandbox.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kuasar_agent.ttrpc import Client, connect
+from kuasar_debug.accel import Accelerator
+from kuasar_debug.console import Console
+from kuasar_debug.errors import DebugError
+from kuasar_debug.qmp import Qmp
+
+TASK_PORT = 1024
+_ABOUT = "vm.json"
+
+
+class Sandbox:
+    def __init__(self, directory: Path, echo: Callable[[str], None] | None = None) -> None:
+        self.directory = directory
+        self.shared = directory / "shared"
+        self.vsock = directory / "task.vsock"
+        self.console = Console(directory / "console.log", echo)
+        self.accelerator = Accelerator("", "")
+        self.sharefs = ""
+        self.started_at = 0.0
+        """When QEMU was executed, on time.monotonic()'s clock, which processes share."""
+        self.ready_at = 0.0
+
+    @classmethod
+    def attach(cls, directory: Path) -> Sandbox:
+        """The microVM that another process keeps in `directory`. Raises DebugError."""
+        try:
+            about = json.loads((directory / _ABOUT).read_text())
+        except FileNotFoundError:
+            raise DebugError(f"{directory}: no microVM serves there") from None
+        sandbox = cls(directory)
+        sandbox.accelerator = Accelerator(*about["accelerator"])
+        sandbox.sharefs = about["sharefs"]
+        sandbox.started_at, sandbox.ready_at = about["started_at"], about["ready_at"]
+        sandbox.console.read_past(about["init_at"])
+        return sandbox
+
+    def address(self, port: int = TASK_PORT) -> str:
+        return f"hvsock://{self.vsock}:{port}"
+
+    def connect(self, timeout: float = 10.0) -> Client:
+        """A ttrpc client of the agent. Raises OSError when it does not answer in time."""
+        return connect(self.address(), timeout)
+
+    def qmp(self) -> Qmp:
+        """QEMU's monitor; it serves one client at a time. Raises OSError."""
+        return Qmp(self.directory / "qmp.sock")
+
+    def _describe(self) -> None:
+        about: dict[str, Any] = {
+            "pid": os.getpid(),
+            "accelerator": list(self.accelerator),
+            "sharefs": self.sharefs,
+            "started_at": self.started_at,
+            "init_at": self.console.init_at,
+            "ready_at": self.ready_at,
+        }
+        draft = self.directory / f".{_ABOUT}"
+        draft.write_text(json.dumps(about, indent=1) + "\n")
+        draft.rename(self.directory / _ABOUT)
+
+
+def lock(directory: Path) -> int:
+    """A descriptor that holds the directory until it is closed. Raises DebugError if it is held."""
+    fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        raise DebugError(f"{directory}: a microVM runs there already") from None
+    return fd
+
+
+def is_running(directory: Path) -> bool:
+    """Whether a process keeps a microVM in `directory`."""
+    try:
+        fd = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    with contextlib.closing(os.fdopen(fd)):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
