@@ -49,7 +49,9 @@ class StatusError(Exception):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls._by_code[cls.code] = cls
+        # A subclass that shares its parent's code is local: the wire only knows the parent.
+        if "code" in cls.__dict__:
+            cls._by_code[cls.code] = cls
 
     def __str__(self) -> str:
         return self.message
