@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from kuasar_debug.microvm import MicroVM
 
+from kuasar_debug.microvm import MicroVM
 from tests.vm.guest import Guest, config
 
 

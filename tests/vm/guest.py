@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import gevent
-from kuasar_debug.bundle import make_bundle
-from kuasar_debug.microvm import Config, MicroVM
 
 from kuasar_agent.api import sandbox_pb2, task_pb2
 from kuasar_agent.ttrpc import Client, dial
+from kuasar_debug.bundle import make_bundle
+from kuasar_debug.microvm import Config, MicroVM
 
 IMAGE = Path(__file__).parents[2] / "build/image"
 TASK = task_pb2.DESCRIPTOR.services_by_name["Task"]

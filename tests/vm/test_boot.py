@@ -6,12 +6,12 @@ import stat
 from pathlib import Path
 
 import pytest
-from kuasar_debug.microvm import MicroVM
 
 from image.cpio import archive
 from image.tree import Node, Tree
 from kuasar_agent.api import task_pb2
 from kuasar_agent.ttrpc import NotFound
+from kuasar_debug.microvm import MicroVM
 from tests.vm.guest import IMAGE, Guest, config
 
 

@@ -1,0 +1,89 @@
+"""The vsock back end as the tests run it, and its clients."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from kuasar_debug.sockets import short_path
+from kuasar_debug.vsock.packet import Op
+from tests.unit.vsock.driver import DEADLINE, GUEST_CID, Driver, Stream
+
+
+class Backend:
+    """`python -m kuasar_debug.vsock` as a process."""
+
+    def __init__(self, directory: Path) -> None:
+        self.vhost = directory / "vhost.sock"
+        self.uds = directory / "task.vsock"
+        command = [sys.executable, "-m", "kuasar_debug.vsock", "--cid", str(GUEST_CID)]
+        command += ["--vhost", os.fspath(self.vhost), "--uds", os.fspath(self.uds)]
+        self.process = subprocess.Popen(command)
+        # Once it has served a client it has opened all that it will keep open.
+        end = time.monotonic() + DEADLINE
+        while not self._serves():
+            assert self.process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    def _serves(self) -> bool:
+        try:
+            return self.client(b"CONNECT 1\n").recv(1) == b""
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+
+    def client(self, line: bytes) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(DEADLINE)
+        with short_path(self.uds) as name:
+            sock.connect(name)
+        sock.sendall(line)
+        return sock
+
+    def open(self, driver: Driver, port: int, space: int = 65536) -> tuple[socket.socket, Stream]:
+        """A client's connection to a port on which the guest listens."""
+        client = self.client(b"CONNECT %d\n" % port)
+        stream = accept(driver, port, space)
+        assert read_line(client) == b"OK %d\n" % stream.host_port
+        return client, stream
+
+    def open_descriptors(self) -> int:
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    def stop(self) -> None:
+        assert self.process.poll() is None, "the back end died"
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(DEADLINE) == 0
+
+
+def accept(driver: Driver, port: int, space: int = 65536) -> Stream:
+    """The guest takes the connection that the host asks for."""
+    while (request := driver.receive()).op != Op.REQUEST:
+        assert request.op == Op.CREDIT_REQUEST
+    assert request.header.dst_port == port
+    stream = Stream(driver, request.header.src_port, port, space)
+    stream.note(request)
+    stream.send(Op.RESPONSE)
+    return stream
+
+
+def read_line(sock: socket.socket) -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        piece = sock.recv(1)
+        if not piece:
+            return line
+        line += piece
+    return line
+
+
+def read_all(sock: socket.socket) -> bytes:
+    data = b""
+    while piece := sock.recv(65536):
+        data += piece
+    return data
