@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import gevent
-from kuasar_debug.bundle import make_bundle
 
 from kuasar_agent.api import sandbox_pb2, task_pb2
 from kuasar_agent.containers.runtime import DEFAULT_ROOT, NAMESPACE
 from kuasar_agent.ttrpc import connect, dial
+from kuasar_debug.bundle import make_bundle
 
 TASK = task_pb2.DESCRIPTOR.services_by_name["Task"]
 SANDBOX = sandbox_pb2.DESCRIPTOR.services_by_name["SandboxService"]
