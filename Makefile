@@ -10,7 +10,7 @@ DEBIAN_PACKAGES += qemu-system-x86 qemu-system-common qemu-utils seabios ipxe-qe
 DEBIAN_PACKAGES += busybox-static kmod zstd lz4 xz-utils
 DEBIAN_TEST_PACKAGES := crun runc socat procps iproute2
 
-IMAGE_SOURCES := $(shell find image kuasar_agent -name '*.py' -o -name '*.txt' -o -name '*.list') setup.cfg
+IMAGE_SOURCES := $(shell find image kuasar_agent -name "*.py" -o -name "*.txt") setup.cfg
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 

@@ -9,10 +9,7 @@ import click
 from kuasar_agent import __version__
 from kuasar_agent.agent import Agent, Settings, anyone
 from kuasar_agent.linux.syscalls import set_child_subreaper
-from kuasar_agent.log import get_logger
 from kuasar_agent.ttrpc import listen
-
-log = get_logger(__name__)
 
 
 @click.group()
@@ -38,7 +35,7 @@ def serve(state: Path, ports: Path, runtime: str) -> None:
         )
     )
     agent.start()
-    log.info("serving", version=__version__, address=f"unix://{ports}/1024")
+    click.echo(f"serving on unix://{ports}/1024")
     agent.run()
 
 

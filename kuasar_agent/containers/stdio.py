@@ -136,6 +136,7 @@ class _Output(_Stream[Sink]):
     def _copy(self) -> None:
         while data := nb_read(self.fd, CHUNK):
             self.transport.write(data)
+        self.transport.finish()
 
 
 class _Input(_Stream[Source]):

@@ -34,8 +34,11 @@ class Sink(Protocol):
     def write(self, data: bytes) -> None:
         """Deliver `data`; returns when the transport took all of it, however long that takes."""
 
+    def finish(self) -> None:
+        """No more will be written; returns when the end can be seen on the other side."""
+
     def close(self) -> None:
-        """Everything was written, or nobody wants the rest."""
+        """Nobody wants the rest."""
 
 
 class Source(Protocol):
@@ -124,6 +127,11 @@ class _VsockSink:
                 rest = rest[peer.send(rest) :]
             except OSError:
                 self._acceptor.drop()
+
+    def finish(self) -> None:
+        # Closing the listener would reset a reader that is on its way.
+        self._acceptor.connection()
+        self._acceptor.close()
 
     def close(self) -> None:
         self._acceptor.close()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import socket as stdlib_socket
 import time
+from pathlib import Path
 
 import gevent
 from gevent.socket import AF_UNIX, SOCK_STREAM, socket
@@ -31,6 +32,7 @@ def listen(address: str, backlog: int = 1024) -> socket:
     if scheme == "unix":
         server = socket(AF_UNIX, SOCK_STREAM)
         name: Name = _unix_name(rest)
+        _remove_stale(_unix_name(rest))
     elif scheme == "vsock":
         server = socket(stdlib_socket.AF_VSOCK, SOCK_STREAM)
         name = _vsock_name(rest)
@@ -69,6 +71,20 @@ def _split(address: str) -> tuple[str, str]:
 
 def _unix_name(rest: str) -> str:
     return "\0" + rest[1:] if rest.startswith("@") else rest
+
+
+def _remove_stale(name: str) -> None:
+    """Unlink a socket file whose server is gone: the kernel leaves it behind."""
+    if name.startswith("\0"):
+        return
+    with socket(AF_UNIX, SOCK_STREAM) as probe:
+        try:
+            probe.connect(name)
+        except ConnectionRefusedError:
+            Path(name).unlink(missing_ok=True)
+        except OSError:
+            # No such file, or somebody listens: bind will tell.
+            pass
 
 
 def _vsock_name(rest: str) -> tuple[int, int]:

@@ -83,9 +83,10 @@ class ServerConnection:
         self._out.append(frames.encode(stream, frames.RESPONSE, 0, encoded))
 
     def fail(self, stream: int, error: StatusError) -> None:
-        """Answer a call with a status."""
-        self.active.discard(stream)
-        self._reject(stream, error)
+        """Answer a call with a status; one that was answered already is left alone."""
+        if stream in self.active:
+            self.active.remove(stream)
+            self._reject(stream, error)
 
     def to_send(self) -> bytes:
         """What has to be written to the peer, once."""
@@ -104,6 +105,8 @@ class ServerConnection:
             except DecodeError as reason:
                 error = InvalidArgument(f"unmarshal request error: {reason}")
         if error is not None:
+            if frame.length > frames.MAX_PAYLOAD:
+                self.active.discard(frame.stream)
             self._reject(frame.stream, error)
         return None
 
@@ -126,7 +129,8 @@ class ServerConnection:
     def _reject(self, stream: int, error: StatusError) -> None:
         response = Response()
         response.status.code = error.code
-        response.status.message = error.message
+        # Texts may hold file names that are no UTF-8, as lone surrogates.
+        response.status.message = error.message.encode(errors="backslashreplace").decode()
         response.status.details.extend(error.details)
         encoded = response.SerializeToString()
         if len(encoded) > frames.MAX_PAYLOAD:

@@ -215,7 +215,7 @@ class _Connection:
         except Exception as error:
             if not isinstance(error, StatusError):
                 self._server.report(context.method, error)
-            self._core.fail(stream, to_status(error)) if stream in self._core.active else None
+            self._core.fail(stream, to_status(error))
         finally:
             self._end(stream)
             self._flush()

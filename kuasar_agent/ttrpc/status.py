@@ -49,7 +49,9 @@ class StatusError(Exception):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls._by_code[cls.code] = cls
+        # A subclass that only inherits a code has meaning on this side of the wire alone.
+        if "code" in vars(cls):
+            cls._by_code[cls.code] = cls
 
     def __str__(self) -> str:
         return self.message
