@@ -144,6 +144,8 @@ class MicroVM(Sandbox):
             self.shared.mkdir(parents=True, exist_ok=True)
             self._held.callback(os.close, lock(self.directory))
             for name in (*_FILES, *_SOCKETS):
+                # A killed predecessor has left its own behind.
+                (self.directory / name).unlink(missing_ok=True)
                 self._held.callback((self.directory / name).unlink, missing_ok=True)
             (self.directory / "pid").write_text(str(os.getpid()))
             for name in ("console.log", "processes.log"):

@@ -55,7 +55,10 @@ class Qmp:
         """
         named = {name.replace("_", "-"): value for name, value in arguments.items()}
         request = {"execute": command, "arguments": named}
-        self._socket.sendall(json.dumps(request).encode() + b"\n")
+        try:
+            self._socket.sendall(json.dumps(request).encode() + b"\n")
+        except ConnectionError as error:
+            raise QmpError("QEMU closed its monitor") from error
         while True:
             message = self._read()
             if "event" in message:
@@ -75,7 +78,10 @@ class Qmp:
 
     def _read(self) -> dict[str, Any]:
         while b"\n" not in self._input:
-            data = self._socket.recv(65536)
+            try:
+                data = self._socket.recv(65536)
+            except ConnectionError:
+                data = b""
             if not data:
                 raise QmpError("QEMU closed its monitor")
             self._input += data

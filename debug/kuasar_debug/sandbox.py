@@ -45,10 +45,11 @@ class Sandbox:
     @classmethod
     def attach(cls, directory: Path) -> Sandbox:
         """The microVM that another process keeps in `directory`. Raises DebugError."""
-        try:
-            about = json.loads((directory / _ABOUT).read_text())
-        except FileNotFoundError:
-            raise DebugError(f"{directory}: no microVM serves there") from None
+        # A process that was killed leaves its description behind, but no lock.
+        file = directory / _ABOUT
+        if not is_running(directory) or not file.exists():
+            raise DebugError(f"{directory}: no microVM serves there")
+        about = json.loads(file.read_text())
         sandbox = cls(directory)
         sandbox.accelerator = Accelerator(*about["accelerator"])
         sandbox.sharefs = about["sharefs"]

@@ -24,6 +24,14 @@ class Backend:
         command = [sys.executable, "-m", "kuasar_debug.vsock", "--cid", str(GUEST_CID)]
         command += ["--vhost", os.fspath(self.vhost), "--uds", os.fspath(self.uds)]
         self.process = subprocess.Popen(command)
+        try:
+            self._await()
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+    def _await(self) -> None:
         # Once it has served a client it has opened all that it will keep open.
         end = time.monotonic() + DEADLINE
         while not self._serves():

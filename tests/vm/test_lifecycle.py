@@ -1,0 +1,121 @@
+"""How microVMs end, and what of them can be used from outside."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kuasar_agent.ttrpc import ConnectionClosed
+from kuasar_debug.errors import DebugError
+from kuasar_debug.microvm import MicroVM
+from kuasar_debug.sandbox import Sandbox, is_running
+from tests.vm.guest import IMAGE, Guest, config
+
+BOOT = ["--kernel", str(IMAGE / "vmlinux"), "--initrd", str(IMAGE / "kuasar.initrd")]
+HANGS_AFTER = 120.0
+
+
+def command(*args: str) -> list[str]:
+    return [sys.executable, "-m", "kuasar_debug", *args]
+
+
+@pytest.fixture(scope="module")
+def detached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The directory of a microVM that another process keeps."""
+    directory = tmp_path_factory.mktemp("detached")
+    subprocess.run(command("boot", "--dir", str(directory), "--detach", *BOOT), check=True)
+    yield directory
+    if is_running(directory):
+        subprocess.run(command("stop", "--dir", str(directory)), check=True)
+
+
+def test_a_container_runs_in_a_microvm_that_runs_already(detached: Path) -> None:
+    done = subprocess.run(
+        command("run", "--dir", str(detached), "--", "sh", "-c", "echo out; echo err >&2; exit 7"),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=HANGS_AFTER,
+    )
+    assert (done.returncode, done.stdout) == (7, b"out\n"), done.stderr
+    assert b"booting" not in done.stderr
+    assert b"serving" in done.stderr
+    assert is_running(detached)
+
+
+def test_every_byte_passes_in_both_directions(detached: Path) -> None:
+    data = os.urandom(2 << 20)
+    done = subprocess.run(
+        command("run", "--dir", str(detached), "--", "cat"),
+        input=data,
+        capture_output=True,
+        timeout=HANGS_AFTER,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == data
+
+
+def test_ctrl_c_kills_the_container(detached: Path) -> None:
+    with subprocess.Popen(
+        command("run", "--dir", str(detached), "--", "sh", "-c", "echo started; sleep 1000"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"started\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(HANGS_AFTER) == 128 + signal.SIGKILL
+
+
+def test_what_serves_a_microvm_dies_with_the_process_that_keeps_it(detached: Path) -> None:
+    keeper = int((detached / "pid").read_text())
+    children = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
+    assert len(children) == 3
+    handles = [os.pidfd_open(int(child)) for child in children]
+    os.kill(keeper, signal.SIGKILL)
+    for handle in handles:
+        ready, _, _ = select.select([handle], [], [], HANGS_AFTER)
+        assert ready
+        os.close(handle)
+    assert not is_running(detached)
+    with pytest.raises(DebugError, match="no microVM serves there"):
+        Sandbox.attach(detached)
+
+
+def test_a_guest_that_panics_ends_the_boot_with_a_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(DebugError, match=r"\Athe guest panicked\n(.*\n)*.*Kernel panic"):
+        MicroVM.boot(config(tmp_path, append="rdinit=/none"))
+    assert not is_running(tmp_path)
+
+
+def test_qemu_that_does_not_start_is_quoted(tmp_path: Path) -> None:
+    with pytest.raises(DebugError, match=r"\AQEMU ended with status 1\n(.*\n)*qemu-system"):
+        MicroVM.boot(config(tmp_path, cpus=100_000, accelerator="tcg"))
+
+
+def test_a_directory_with_a_name_too_long_for_sockets_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DebugError, match="too long for the unix sockets"):
+        MicroVM.boot(config(tmp_path / ("d" * 100)))
+
+
+def test_the_guest_serves_again_after_a_reset(tmp_path: Path) -> None:
+    # A comma separates QEMU's options: in a name it must do no harm.
+    with MicroVM.boot(config(tmp_path / "with, comma", root_ports=2)) as vm:
+        with vm.qmp() as qmp:
+            qmp.execute("set-action", reboot="reset")
+            ports = [bus for bus in qmp.execute("query-pci") if bus["bus"] == 0]
+            bridges = [dev for dev in ports[0]["devices"] if "pci_bridge" in dev]
+            assert len(bridges) == 2
+            first = Guest(vm)
+            qmp.execute("system_reset")
+            qmp.wait_event("RESET", HANGS_AFTER)
+        with pytest.raises(ConnectionClosed):
+            first.check()
+        vm.connect(HANGS_AFTER).close()
+        assert Guest(vm).run("echo", "back").stdout == b"back\n"
