@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from kuasar_debug.cli import IMAGE
 from kuasar_debug.microvm import Config, MicroVM
-
 from tests.bench import guest
 from tests.bench.table import show
 

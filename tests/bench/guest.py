@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import gevent
-from kuasar_debug.bundle import make_bundle
-from kuasar_debug.errors import DebugError
-from kuasar_debug.microvm import MicroVM
 
 from kuasar_agent.api import task_pb2
 from kuasar_agent.ttrpc import dial
+from kuasar_debug.bundle import make_bundle
+from kuasar_debug.errors import DebugError
+from kuasar_debug.microvm import MicroVM
 
 _TASK = task_pb2.DESCRIPTOR.services_by_name["Task"]
 _STDOUT_PORT = 20001
