@@ -10,9 +10,9 @@ A prefix such as `ttrpc+` is dropped.
 
 from __future__ import annotations
 
+import os
 import socket as stdlib_socket
 import time
-from pathlib import Path
 
 import gevent
 from gevent.socket import AF_UNIX, SOCK_STREAM, socket
@@ -81,7 +81,7 @@ def _remove_stale(name: str) -> None:
         try:
             probe.connect(name)
         except ConnectionRefusedError:
-            Path(name).unlink(missing_ok=True)
+            os.unlink(name)
         except OSError:
             # No such file, or somebody listens: bind will tell.
             pass
