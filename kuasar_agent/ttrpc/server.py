@@ -120,7 +120,7 @@ class Server:
                     pause = min(pause * 2, _BACKOFF_LAST)
                     continue
                 pause = _BACKOFF_FIRST
-                if self._authorize is not None and not self._authorize(peer, address):
+                if not self._admits(peer, address):
                     peer.close()
                     continue
                 connection = _Connection(self, peer, address)
@@ -129,6 +129,13 @@ class Server:
                 reader.rawlink(partial(self._forget, connection))
         finally:
             listener.close()
+
+    def _admits(self, peer: socket, address: object) -> bool:
+        try:
+            return self._authorize is None or self._authorize(peer, address)
+        except Exception as error:
+            self.report("authorize", error)
+            return False
 
     def _forget(self, connection: _Connection, _: object) -> None:
         self._connections.discard(connection)
