@@ -168,6 +168,8 @@ class _Connection:
                 for event in self._core.receive(data):
                     self._begin(event)
                 self._flush()
+                # recv() gives way only when it has to wait, which a flooding peer never lets it.
+                gevent.sleep(0)
         except OSError:
             pass
         finally:
