@@ -24,6 +24,7 @@ from kuasar_agent.ttrpc.naming import message_class, snake_case
 from kuasar_agent.ttrpc.status import (
     DeadlineExceeded,
     Internal,
+    InvalidArgument,
     ResourceExhausted,
     StatusError,
     Unimplemented,
@@ -188,6 +189,9 @@ class _Connection:
     def _begin(self, event: RequestReceived) -> None:
         stream, request = event
         try:
+            if stream in self._calls:
+                # Expired, but its handler still runs and would answer for the new call.
+                raise InvalidArgument("StreamID cannot be re-used and must increment")
             method = self._server.find(request.service, request.method)
             if method.handler is None:
                 raise Unimplemented(f"/{request.service}/{request.method} is not supported")
@@ -212,6 +216,8 @@ class _Connection:
             timer.start(self._expire, stream)
         greenlet = gevent.spawn(self._handle, stream, method.handler, context, message)
         self._calls[stream] = _Call(context, greenlet, method.cancellable, timer)
+        # A link is called for a greenlet that is killed before it starts, too.
+        greenlet.rawlink(partial(self._end, stream))
 
     def _handle(self, stream: int, handler: Handler, context: Context, message: Message) -> None:
         try:
@@ -221,12 +227,11 @@ class _Connection:
             self._core.respond(stream, reply.SerializeToString())
         except gevent.GreenletExit:
             pass
-        except Exception as error:
+        except (Exception, gevent.Timeout) as error:
             if not isinstance(error, StatusError):
                 self._server.report(context.method, error)
             self._core.fail(stream, to_status(error))
         finally:
-            self._end(stream)
             self._flush()
 
     def _expire(self, stream: int) -> None:
@@ -238,7 +243,7 @@ class _Connection:
         self._flush()
         _cancel(call)
 
-    def _end(self, stream: int) -> None:
+    def _end(self, stream: int, _: object) -> None:
         call = self._calls.pop(stream, None)
         if call is not None and call.timer is not None:
             call.timer.close()
