@@ -34,7 +34,8 @@ def answer(wire: bytes) -> ResponseReceived:
     core = opened()
     (same,) = [e for i in range(len(wire)) for e in core.receive(wire[i : i + 1])]
     assert same[:2] == event[:2]
-    assert type(same.error) is type(event.error) and str(same.error) == str(event.error)
+    assert type(same.error) is type(event.error)
+    assert str(same.error) == str(event.error)
     return event
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,7 +94,7 @@ def test_frames_do_not_depend_on_how_the_bytes_are_split(
     whole = b"".join(wires)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=10)))
     edges = [0, *cuts, len(whole)]
-    chunks = [whole[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    chunks = [whole[a:b] for a, b in itertools.pairwise(edges)]
     found = frames_of(*chunks)
     assert [encode(f.stream, f.type, f.flags, f.payload) for f in found] == wires
     assert frames_of(*one_by_one(whole)) == found
