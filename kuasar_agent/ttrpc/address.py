@@ -63,10 +63,10 @@ def dial(address: str, timeout: float) -> socket:
 
 
 def _split(address: str) -> tuple[str, str]:
-    scheme, separator, rest = address.rpartition("+")[2].partition("://")
+    scheme, separator, rest = address.partition("://")
     if not separator:
         raise InvalidArgument(f"{address!r} is not an address")
-    return scheme, rest
+    return scheme.rpartition("+")[2], rest
 
 
 def _unix_name(rest: str) -> str:
