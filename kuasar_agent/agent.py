@@ -1,12 +1,8 @@
 """The house put together: who is built from what, in the order in which it comes to life."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gevent
 from gevent.socket import socket
@@ -27,11 +23,10 @@ Admit = Callable[[Any], bool]
 """Decides by its address whether a peer may talk to the agent."""
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """What differs between a guest and a test on the host."""
 
-    state: Path
+    state: str
     """The directory shared by the host, with a bundle per container."""
     listen: Callable[[int], socket]
     """Opens a port of the guest."""

@@ -28,7 +28,7 @@ def serve(state: Path, ports: Path, runtime: str) -> None:
     ports.mkdir(parents=True, exist_ok=True)
     agent = Agent(
         Settings(
-            state=state,
+            state=str(state),
             listen=lambda port: listen(f"unix://{ports}/{port}"),
             admit=anyone,
             runtime=runtime,

@@ -6,15 +6,15 @@ PID 1 that ends takes the kernel with it: `main` never returns, whatever goes wr
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from kuasar_agent.boot.timeline import Timeline, now_ms
+from kuasar_agent.linux.files import write_text
 from kuasar_agent.log import get_logger
 
 log = get_logger(__name__)
 
 _RETRY = 1.0
-_PCI_RESCAN = Path("/sys/bus/pci/rescan")
+_PCI_RESCAN = "/sys/bus/pci/rescan"
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def _serve(timeline: Timeline) -> None:
         peers = agent.anyone if config.vsock_peers == "any" else agent.only_host
         house = agent.Agent(
             agent.Settings(
-                state=Path("/run/kuasar/state"),
+                state="/run/kuasar/state",
                 listen=lambda port: listen(f"vsock://-1:{port}"),
                 admit=peers,
                 runtime=config.runtime,
@@ -62,7 +62,7 @@ def _serve(timeline: Timeline) -> None:
 def rescan_pci() -> None:
     """Let disks and network cards appear that the host plugged for a container."""
     try:
-        _PCI_RESCAN.write_text("1")
+        write_text(_PCI_RESCAN, "1")
     except OSError:
         # No PCI bus: with virtio-mmio nothing can be plugged.
         pass

@@ -7,20 +7,16 @@
 The agent and the runtime add `init.pid`, `<exec id>.pid` and `log.json`.
 """
 
-from __future__ import annotations
-
 import json
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+import os
+from typing import Any, NamedTuple
 
 from kuasar_agent.ttrpc.status import InvalidArgument, NotFound
 
 STORAGES_ANNOTATION = "io.kuasar.storages"
 
 
-@dataclass(frozen=True)
-class StdioUrls:
+class StdioUrls(NamedTuple):
     """Where the three streams of a process go; an empty string is /dev/null."""
 
     stdin: str = ""
@@ -29,19 +25,18 @@ class StdioUrls:
     terminal: bool = False
 
 
-@dataclass(frozen=True)
-class Bundle:
+class Bundle(NamedTuple):
     """A bundle as it was read."""
 
-    path: Path
+    path: str
     spec: dict[str, Any]
     storages: list[dict[str, Any]]
     stdio: StdioUrls | None
     """The io file's content, or None where there is no usable one."""
 
     @property
-    def pid_file(self) -> Path:
-        return self.path / "init.pid"
+    def pid_file(self) -> str:
+        return f"{self.path}/init.pid"
 
     @property
     def shares_pids(self) -> bool:
@@ -60,26 +55,26 @@ class Bundle:
         """
         terminal = requested.terminal or bool((self.spec.get("process") or {}).get("terminal"))
         urls = self.stdio or requested
-        return replace(urls, terminal=urls.terminal or terminal)
+        return urls._replace(terminal=urls.terminal or terminal)
 
 
-def load_bundle(path: Path, container_id: str) -> Bundle:
+def load_bundle(path: str, container_id: str) -> Bundle:
     """Read a bundle. Blocks on the share: call it off the hub.
 
     Raises NotFound for a missing file and InvalidArgument for one that makes no sense.
     """
-    spec = _read_json(path / "config.json")
+    spec = _read_json(f"{path}/config.json")
     if not isinstance(spec, dict):
-        raise InvalidArgument(f"{path / 'config.json'}: not a JSON object")
+        raise InvalidArgument(f"{path}/config.json: not a JSON object")
     return Bundle(
         path=path,
         spec=spec,
-        storages=_load_storages(path / f"storage-{container_id}", spec),
-        stdio=load_stdio(path / f"io-{container_id}"),
+        storages=_load_storages(f"{path}/storage-{container_id}", spec),
+        stdio=load_stdio(f"{path}/io-{container_id}"),
     )
 
 
-def load_stdio(path: Path) -> StdioUrls | None:
+def load_stdio(path: str) -> StdioUrls | None:
     """An io file; None when it is absent or lacks a key, as then the request counts."""
     try:
         raw = _read_json(path)
@@ -99,23 +94,24 @@ def load_stdio(path: Path) -> StdioUrls | None:
     return StdioUrls(stdin, stdout, stderr, terminal)
 
 
-def _load_storages(path: Path, spec: dict[str, Any]) -> list[dict[str, Any]]:
+def _load_storages(path: str, spec: dict[str, Any]) -> list[dict[str, Any]]:
     text = (spec.get("annotations") or {}).get(STORAGES_ANNOTATION)
     if text is None:
         storages = _read_json(path)
     else:
         storages = _parse(text, f"annotation {STORAGES_ANNOTATION}")
     if not isinstance(storages, list) or not all(isinstance(s, dict) for s in storages):
-        raise InvalidArgument(f"storages of {path.parent.name}: not an array of objects")
+        raise InvalidArgument(f"storages in {os.path.dirname(path)}: not an array of objects")
     return storages
 
 
-def _read_json(path: Path) -> Any:
+def _read_json(path: str) -> Any:
     try:
-        text = path.read_bytes()
+        with open(path, "rb") as file:
+            text = file.read()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"failed to open file {path}: {error.strerror}") from None
-    return _parse(text, str(path))
+    return _parse(text, path)
 
 
 def _parse(text: str | bytes, what: str) -> Any:

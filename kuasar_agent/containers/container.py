@@ -1,9 +1,7 @@
 """One container: a bundle, a runtime that runs it, its first process and what belongs to it."""
 
-from __future__ import annotations
-
 import signal
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import gevent
 import gevent.lock
@@ -25,8 +23,7 @@ _KILLED_WITHIN = 10.0
 _ALREADY_GONE = ("not running", "already finished", "no such process")
 
 
-@dataclass(frozen=True)
-class RuntimeOptions:
+class RuntimeOptions(NamedTuple):
     """What a Create request may ask of the runtime."""
 
     no_pivot: bool = False

@@ -1,10 +1,7 @@
 """The table of containers."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from typing import NamedTuple
 
 import gevent.lock
 
@@ -24,15 +21,14 @@ from kuasar_agent.ttrpc.status import AlreadyExists, NotFound, Unimplemented
 log = get_logger(__name__)
 
 
-@dataclass(frozen=True)
-class CreateOptions:
+class CreateOptions(NamedTuple):
     """The runtime options of a Create request (containerd.runc.v1.Options)."""
 
     binary: str = ""
-    root: Path | None = None
+    root: str = ""
     owner: tuple[int, int] = (0, 0)
     """uid and gid that own the container's ends of its pipes."""
-    runtime: RuntimeOptions = field(default_factory=RuntimeOptions)
+    runtime: RuntimeOptions = RuntimeOptions()
 
 
 class Containers:
@@ -42,7 +38,7 @@ class Containers:
         self,
         reaper: Reaper,
         ports: StreamPorts,
-        state: Path,
+        state: str,
         *,
         runtime: str = "",
         rescan: Callable[[], None] = lambda: None,
@@ -96,7 +92,7 @@ class Containers:
 
     def _create(self, id: str, requested: StdioUrls, options: CreateOptions) -> Container:
         off_hub(self._rescan)
-        bundle: Bundle = off_hub(load_bundle, self._state / id, id)
+        bundle: Bundle = off_hub(load_bundle, f"{self._state}/{id}", id)
         for storage in bundle.storages:
             raise Unimplemented(f"storage driver {storage.get('driver')!r} is not supported")
         urls = bundle.merge_stdio(requested)

@@ -11,14 +11,13 @@ import os
 import shutil
 import signal
 from collections.abc import Sequence
-from pathlib import Path
 from subprocess import DEVNULL
 
 from kuasar_agent.blocking import off_hub
 from kuasar_agent.reaper import Child, Exit, Reaper
 from kuasar_agent.ttrpc.status import DeadlineExceeded, NotFound, Unknown
 
-DEFAULT_ROOT = Path("/run/containerd/runc")
+DEFAULT_ROOT = "/run/containerd/runc"
 NAMESPACE = "k8s.io"
 
 # An emulated guest needs a second for the slowest command; a runtime that takes this long hangs.
@@ -51,47 +50,47 @@ class OCIRuntime:
     """
 
     def __init__(
-        self, reaper: Reaper, binary: str, root: Path | None = None, timeout: float = _TIMEOUT
+        self, reaper: Reaper, binary: str, root: str = "", timeout: float = _TIMEOUT
     ) -> None:
         self.binary = binary
-        self.root = (root or DEFAULT_ROOT) / NAMESPACE
+        self.root = f"{root or DEFAULT_ROOT}/{NAMESPACE}"
         self._reaper = reaper
         self._timeout = timeout
 
     def create(
         self,
         id: str,
-        bundle: Path,
+        bundle: str,
         stdio: tuple[int, int, int],
         *,
-        pid_file: Path,
-        console_socket: Path | None = None,
+        pid_file: str,
+        console_socket: str | None = None,
         no_pivot: bool = False,
         no_new_keyring: bool = False,
     ) -> Child:
         """Create a container whose first process gets `stdio`; returns that process."""
-        args = ["create", "--bundle", str(bundle), "--pid-file", str(pid_file)]
+        args = ["create", "--bundle", bundle, "--pid-file", pid_file]
         if console_socket is not None:
-            args += ["--console-socket", str(console_socket)]
+            args += ["--console-socket", console_socket]
         if no_pivot:
             args.append("--no-pivot")
         if no_new_keyring:
             args.append("--no-new-keyring")
-        off_hub(pid_file.unlink, missing_ok=True)
+        off_hub(_remove, pid_file)
         with self._reaper.adopting() as adoption:
             self._run("OCI runtime create failed", bundle, [*args, id], stdio)
             return adoption.claim(off_hub(_read_pid, pid_file))
 
-    def start(self, id: str, bundle: Path) -> None:
+    def start(self, id: str, bundle: str) -> None:
         """Let a created container's process execute the user's program."""
         self._run("OCI runtime start failed", bundle, ["start", id])
 
-    def kill(self, id: str, bundle: Path, number: int, *, everyone: bool = False) -> None:
+    def kill(self, id: str, bundle: str, number: int, *, everyone: bool = False) -> None:
         """Send a signal to the first process, or with `everyone` to all of the container."""
         flags = ["--all"] if everyone else []
         self._run("OCI runtime kill failed", bundle, ["kill", *flags, id, str(number)])
 
-    def delete(self, id: str, bundle: Path) -> None:
+    def delete(self, id: str, bundle: str) -> None:
         """Remove the container, killing what still runs; one that is unknown counts as removed."""
         try:
             self._run("OCI runtime delete failed", bundle, ["delete", "--force", id])
@@ -102,13 +101,13 @@ class OCIRuntime:
     def _run(
         self,
         prefix: str,
-        bundle: Path,
+        bundle: str,
         args: Sequence[str],
         stdio: tuple[int, int, int] | None = None,
     ) -> None:
-        log = bundle / "log.json"
+        log = f"{bundle}/log.json"
         offset = off_hub(_size, log)
-        command = [self.binary, "--root", str(self.root), "--log", str(log)]
+        command = [self.binary, "--root", self.root, "--log", log]
         command += ["--log-format", "json", *args]
         # A memory file, not a pipe: nobody has to read it, and a process that keeps it open
         # after the command ended holds nothing up.
@@ -117,7 +116,7 @@ class OCIRuntime:
             exit = self._finish(prefix, self._spawn(command, stdin, stdout, stderr))
             if exit.status != 0:
                 said = os.pread(output.fileno(), _OUTPUT_LIMIT, 0).decode(errors="replace").strip()
-                said = said or f"{Path(self.binary).name} exited with status {exit.status}"
+                said = said or f"{os.path.basename(self.binary)} exited with status {exit.status}"
                 raise RuntimeFailed(prefix, off_hub(_logged_error, log, offset) or said)
 
     def _spawn(self, command: Sequence[str], stdin: int, stdout: int, stderr: int) -> Child:
@@ -138,17 +137,22 @@ class OCIRuntime:
         return exit
 
 
-def _size(path: Path) -> int:
+def _remove(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _size(path: str) -> int:
     try:
-        return path.stat().st_size
+        return os.stat(path).st_size
     except OSError:
         return 0
 
 
-def _logged_error(path: Path, offset: int) -> str | None:
+def _logged_error(path: str, offset: int) -> str | None:
     """The last error in the part of the runtime's log that begins at `offset` bytes."""
     try:
-        with path.open("rb") as file:
+        with open(path, "rb") as file:
             file.seek(offset)
             lines = file.read(_OUTPUT_LIMIT).splitlines()
     except OSError:
@@ -161,8 +165,9 @@ def _logged_error(path: Path, offset: int) -> str | None:
     return None
 
 
-def _read_pid(path: Path) -> int:
+def _read_pid(path: str) -> int:
     try:
-        return int(path.read_text())
+        with open(path) as file:
+            return int(file.read())
     except (OSError, ValueError) as error:
         raise RuntimeFailed("OCI runtime create failed", f"no pid in {path}: {error}") from None

@@ -6,7 +6,6 @@ https://github.com/containerd/containerd/blob/main/api/runtime/task/v2/shim.prot
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
@@ -57,7 +56,7 @@ class TaskService:
         process = container.init
         reply = task_pb2.StateResponse(
             id=process.id,
-            bundle=str(container.bundle.path),
+            bundle=container.bundle.path,
             pid=process.pid,
             status=process.status.value,  # type: ignore[arg-type]
             stdin=process.urls.stdin,
@@ -117,7 +116,7 @@ def decode_options(message: AnyMessage) -> CreateOptions:
         log.warning("systemd_cgroup ignored: no systemd runs in the guest")
     return CreateOptions(
         binary=options.binary_name,
-        root=Path(options.root) if options.root else None,
+        root=options.root,
         owner=(options.io_uid, options.io_gid),
         runtime=RuntimeOptions(options.no_pivot_root, options.no_new_keyring),
     )

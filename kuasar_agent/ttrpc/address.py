@@ -10,9 +10,9 @@ A prefix such as `ttrpc+` is dropped.
 
 from __future__ import annotations
 
+import os
 import socket as stdlib_socket
 import time
-from pathlib import Path
 
 import gevent
 from gevent.socket import AF_UNIX, SOCK_STREAM, socket
@@ -63,10 +63,10 @@ def dial(address: str, timeout: float) -> socket:
 
 
 def _split(address: str) -> tuple[str, str]:
-    scheme, separator, rest = address.rpartition("+")[2].partition("://")
+    scheme, separator, rest = address.partition("://")
     if not separator:
         raise InvalidArgument(f"{address!r} is not an address")
-    return scheme, rest
+    return scheme.rpartition("+")[2], rest
 
 
 def _unix_name(rest: str) -> str:
@@ -81,7 +81,7 @@ def _remove_stale(name: str) -> None:
         try:
             probe.connect(name)
         except ConnectionRefusedError:
-            Path(name).unlink(missing_ok=True)
+            os.unlink(name)
         except OSError:
             # No such file, or somebody listens: bind will tell.
             pass

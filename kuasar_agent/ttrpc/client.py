@@ -69,9 +69,11 @@ class Client:
         self._out.append(frame)
         self._wake.set()
         try:
-            payload = result.get(timeout=timeout) or b""
-        except gevent.Timeout:
-            raise DeadlineExceeded("context deadline exceeded") from None
+            # Unlike get(), wait() raises no Timeout that could be taken for one of the caller's.
+            result.wait(timeout=timeout)
+            if not result.ready():
+                raise DeadlineExceeded("context deadline exceeded")
+            payload = result.get() or b""
         finally:
             self._core.forget(stream)
             self._waiting.pop(stream, None)

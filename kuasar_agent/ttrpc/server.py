@@ -24,6 +24,7 @@ from kuasar_agent.ttrpc.naming import message_class, snake_case
 from kuasar_agent.ttrpc.status import (
     DeadlineExceeded,
     Internal,
+    InvalidArgument,
     ResourceExhausted,
     StatusError,
     Unimplemented,
@@ -120,7 +121,7 @@ class Server:
                     pause = min(pause * 2, _BACKOFF_LAST)
                     continue
                 pause = _BACKOFF_FIRST
-                if self._authorize is not None and not self._authorize(peer, address):
+                if not self._admits(peer, address):
                     peer.close()
                     continue
                 connection = _Connection(self, peer, address)
@@ -129,6 +130,13 @@ class Server:
                 reader.rawlink(partial(self._forget, connection))
         finally:
             listener.close()
+
+    def _admits(self, peer: socket, address: object) -> bool:
+        try:
+            return self._authorize is None or self._authorize(peer, address)
+        except Exception as error:
+            self.report("authorize", error)
+            return False
 
     def _forget(self, connection: _Connection, _: object) -> None:
         self._connections.discard(connection)
@@ -161,6 +169,8 @@ class _Connection:
                 for event in self._core.receive(data):
                     self._begin(event)
                 self._flush()
+                # recv() gives way only when it has to wait, which a flooding peer never lets it.
+                gevent.sleep(0)
         except OSError:
             pass
         finally:
@@ -179,6 +189,9 @@ class _Connection:
     def _begin(self, event: RequestReceived) -> None:
         stream, request = event
         try:
+            if stream in self._calls:
+                # Expired, but its handler still runs and would answer for the new call.
+                raise InvalidArgument("StreamID cannot be re-used and must increment")
             method = self._server.find(request.service, request.method)
             if method.handler is None:
                 raise Unimplemented(f"/{request.service}/{request.method} is not supported")
@@ -203,6 +216,8 @@ class _Connection:
             timer.start(self._expire, stream)
         greenlet = gevent.spawn(self._handle, stream, method.handler, context, message)
         self._calls[stream] = _Call(context, greenlet, method.cancellable, timer)
+        # A link is called for a greenlet that is killed before it starts, too.
+        greenlet.rawlink(partial(self._end, stream))
 
     def _handle(self, stream: int, handler: Handler, context: Context, message: Message) -> None:
         try:
@@ -212,12 +227,11 @@ class _Connection:
             self._core.respond(stream, reply.SerializeToString())
         except gevent.GreenletExit:
             pass
-        except Exception as error:
+        except (Exception, gevent.Timeout) as error:
             if not isinstance(error, StatusError):
                 self._server.report(context.method, error)
             self._core.fail(stream, to_status(error))
         finally:
-            self._end(stream)
             self._flush()
 
     def _expire(self, stream: int) -> None:
@@ -229,7 +243,7 @@ class _Connection:
         self._flush()
         _cancel(call)
 
-    def _end(self, stream: int) -> None:
+    def _end(self, stream: int, _: object) -> None:
         call = self._calls.pop(stream, None)
         if call is not None and call.timer is not None:
             call.timer.close()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gevent
+
 from kuasar_agent.ttrpc.status import (
     AlreadyExists,
+    DeadlineExceeded,
     NotFound,
     OutOfRange,
     PermissionDenied,
@@ -11,15 +14,16 @@ from kuasar_agent.ttrpc.status import (
     Unknown,
 )
 
-_BY_TYPE: tuple[tuple[type[Exception], type[StatusError]], ...] = (
+_BY_TYPE: tuple[tuple[type[BaseException], type[StatusError]], ...] = (
     (FileNotFoundError, NotFound),
     (FileExistsError, AlreadyExists),
     (PermissionError, PermissionDenied),
     (EOFError, OutOfRange),
+    (gevent.Timeout, DeadlineExceeded),
 )
 
 
-def to_status(error: Exception) -> StatusError:
+def to_status(error: BaseException) -> StatusError:
     """A StatusError stays as it is; others get a code by their type, and their text."""
     if isinstance(error, StatusError):
         return error

@@ -132,7 +132,7 @@ class HostAgent:
         return [pid for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
 
     def known_to_runtime(self, id: str) -> bool:
-        return (DEFAULT_ROOT / NAMESPACE / id).exists()
+        return Path(DEFAULT_ROOT, NAMESPACE, id).exists()
 
     def close(self) -> None:
         self.client.close()
