@@ -121,6 +121,13 @@ def run(
     rootfs: Path | None, directory: Path | None, command: tuple[str, ...], **options: Any
 ) -> None:
     """Boot a microVM, run COMMAND in a container in it, and exit with its status."""
+    container: Run | None = None
+
+    def interrupt() -> None:
+        if container is None or not container.kill():
+            sys.exit(128 + signal.SIGINT)
+
+    gevent.signal_handler(signal.SIGINT, interrupt)
     _exit_on(signal.SIGTERM, 128 + signal.SIGTERM)
     with _sandbox(directory, options) as sandbox:
         container = Run(sandbox)

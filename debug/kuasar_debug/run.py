@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import time
@@ -33,6 +34,7 @@ class Run:
         self.id = f"run-{uuid.uuid4().hex[:8]}"
         self.first_output_at: float | None = None
         self._sandbox = sandbox
+        self._task: Stub | None = None
         self._moved_at = 0.0
         # Several runs share the guest's ports when they share its microVM.
         first = _PORTS[int(self.id[4:], 16) % (len(_PORTS) - 2)]
@@ -62,12 +64,12 @@ class Run:
             gevent.spawn(self._print, self._stderr, sys.stderr.buffer),
         ]
         feeder = gevent.spawn(self._feed) if feed else None
-        interrupt = gevent.signal_handler(signal.SIGINT, self._kill, task)
+        self._task = task
         try:
             task.start(task_pb2.StartRequest(id=self.id))
             exit = task.wait(task_pb2.WaitRequest(id=self.id))
         finally:
-            interrupt.cancel()
+            self._task = None
         self._drain(outputs)
         if feeder is not None:
             feeder.kill(block=False)
@@ -99,11 +101,14 @@ class Run:
                 # The container has read enough, or its input went with it.
                 return
 
-    def _kill(self, task: Stub) -> None:
-        try:
-            task.kill(task_pb2.KillRequest(id=self.id, signal=signal.SIGKILL, all=True))
-        except StatusError:
-            pass
+    def kill(self) -> bool:
+        """Kill the container; False if there is none to kill."""
+        if self._task is None:
+            return False
+        # It may have ended by itself meanwhile.
+        with contextlib.suppress(StatusError):
+            self._task.kill(task_pb2.KillRequest(id=self.id, signal=signal.SIGKILL, all=True))
+        return True
 
 
 def summary(sandbox: Sandbox, run: Run, status: int) -> str:
