@@ -54,6 +54,7 @@ class Ring:
         self._used = area[8196 : 8196 + 8 * QUEUE_SIZE]
         self._seen = 0
         self.polled = False
+        self.quiet = False
 
     def set_descriptor(self, index: int, address: int, size: int, flags: int, link: int) -> None:
         struct.pack_into("<QIHH", self._descriptors, 16 * index, address, size, flags, link)
@@ -61,7 +62,8 @@ class Ring:
     def offer(self, head: int) -> None:
         self.available[2 + self.available[1] % QUEUE_SIZE] = head
         self.available[1] = (self.available[1] + 1) & 0xFFFF
-        os.eventfd_write(self.kick, 1)
+        if not self.quiet:
+            os.eventfd_write(self.kick, 1)
 
     def take_used(self, deadline: float = DEADLINE) -> tuple[int, int] | None:
         """(head, bytes written) of the next returned buffer; None after the deadline."""
@@ -200,20 +202,29 @@ class Driver:
 
     def send(self, header: Header, payload: bytes = b"", pieces: int = 1) -> None:
         """One packet to the host; returns when the buffer came back."""
+        self.post(header, payload, pieces)
+        assert self.rings[TX].take_used() is not None
+
+    def post(self, header: Header, payload: bytes = b"", pieces: int = 1) -> None:
+        """One packet to the host, made available only."""
         data = header.pack() + payload
         self.memory[_TX_PAYLOAD : _TX_PAYLOAD + len(data)] = data
         cuts = [HEADER_SIZE] if pieces == 1 else []
         cuts += [len(data) * i // pieces for i in range(1, pieces)]
-        self.send_raw(_spans(len(data), sorted(set(cuts))))
+        self._post_raw(_spans(len(data), sorted(set(cuts))))
 
     def send_raw(self, spans: list[tuple[int, int]]) -> None:
+        """One chain of these (start, size) pieces of the send area; returns when it came back."""
+        self._post_raw(spans)
+        assert self.rings[TX].take_used() is not None
+
+    def _post_raw(self, spans: list[tuple[int, int]]) -> None:
         ring = self.rings[TX]
         for index, (start, size) in enumerate(spans):
             last = index == len(spans) - 1
             address = _GUEST_BASE + _TX_PAYLOAD + start
             ring.set_descriptor(index, address, size, 0 if last else _NEXT, index + 1)
         ring.offer(0)
-        assert ring.take_used() is not None
 
 
 class Packet:
@@ -237,20 +248,27 @@ class Stream:
         self.peer_taken = 0
 
     def send(self, op: Op, payload: bytes = b"", flags: int = 0, pieces: int = 1) -> None:
-        header = Header(
+        self.driver.send(self._header(op, len(payload), flags), payload, pieces)
+        self.sent += len(payload)
+
+    def post(self, op: Op, payload: bytes = b"") -> None:
+        """As `send`, without waiting for the packet to be taken."""
+        self.driver.post(self._header(op, len(payload), 0), payload)
+        self.sent += len(payload)
+
+    def _header(self, op: Op, length: int, flags: int) -> Header:
+        return Header(
             GUEST_CID,
             HOST_CID,
             self.guest_port,
             self.host_port,
-            len(payload),
+            length,
             TYPE_STREAM,
             op,
             flags,
             self.space,
             self.taken,
         )
-        self.driver.send(header, payload, pieces)
-        self.sent += len(payload)
 
     def note(self, packet: Packet) -> Packet:
         self.peer_space = packet.header.buf_alloc
