@@ -13,5 +13,17 @@ T = TypeVar("T")
 
 def off_hub(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """Call `function` in a thread; other greenlets run meanwhile. Its exception is raised here."""
-    result: T = gevent.get_hub().threadpool.apply(function, args, kwargs)
-    return result
+    results: list[T] = []
+
+    def call() -> BaseException | None:
+        try:
+            results.append(function(*args, **kwargs))
+        except BaseException as error:
+            return error
+        return None
+
+    # An exception that leaves the thread is printed by the pool, even when somebody handles it.
+    error: BaseException | None = gevent.get_hub().threadpool.apply(call)
+    if error is not None:
+        raise error
+    return results[0]
