@@ -190,9 +190,9 @@ class Agent:
     def stop(self) -> None:
         """Kill the agent and remove what a failed test left behind."""
         with suppress(StatusError, OSError):
-            for id in os.listdir(self.state):
+            for bundle in self.state.iterdir():
                 with suppress(StatusError):
-                    self.delete(id)
+                    self.delete(bundle.name)
         self._process.kill()
         self._process.wait()
         self.client.close()

@@ -12,7 +12,7 @@ import pytest
 from gevent.socket import socket
 
 from kuasar_agent.api import task_pb2
-from kuasar_agent.containers.process import Status
+from kuasar_agent.api.task_types_pb2 import CREATED, RUNNING, STOPPED
 from kuasar_agent.services import task
 from kuasar_agent.ttrpc import Code, StatusError
 from tests.host.agent import TIMEOUT, Agent, children_of, eventually, read_all, send_all
@@ -45,18 +45,18 @@ def test_a_container_goes_from_created_to_running_to_stopped(agent: Agent) -> No
     before = time.time()
     pid = agent.create(id, stdout=url)
     created = agent.state_of(id)
-    assert (created.id, created.pid, created.status) == (id, pid, Status.CREATED)
+    assert (created.id, created.pid, created.status) == (id, pid, CREATED)
     assert created.bundle == str(agent.state / id)
     assert not created.HasField("exited_at")
     assert agent.start(id) == pid
-    assert agent.state_of(id).status == Status.RUNNING
+    assert agent.state_of(id).status == RUNNING
     with agent.dial(port) as peer:
         # pid 1 of a namespace ignores TERM until it has a handler
         assert peer.recv(100) == b"ready\n"
         agent.kill(id, signal.SIGTERM)
         exit = agent.wait(id)
     stopped = agent.state_of(id)
-    assert (exit.exit_status, stopped.exit_status, stopped.status) == (7, 7, Status.STOPPED)
+    assert (exit.exit_status, stopped.exit_status, stopped.status) == (7, 7, STOPPED)
     assert stopped.pid == pid
     assert exit.exited_at == stopped.exited_at
     assert before <= exit.exited_at.ToNanoseconds() / 1e9 <= time.time()
@@ -226,7 +226,7 @@ def test_a_wait_that_times_out_leaves_the_container_alone(agent: Agent) -> None:
     with pytest.raises(StatusError) as caught:
         agent.tasks.wait(task_pb2.WaitRequest(id=id), timeout=0.1)
     assert caught.value.code == Code.DEADLINE_EXCEEDED
-    assert agent.state_of(id).status == Status.RUNNING
+    assert agent.state_of(id).status == RUNNING
     agent.delete(id)
 
 
@@ -247,7 +247,7 @@ def test_an_id_names_one_container(agent: Agent) -> None:
     with pytest.raises(StatusError) as caught:
         agent.create(id)
     assert caught.value.code == Code.ALREADY_EXISTS
-    assert agent.state_of(id).status == Status.RUNNING
+    assert agent.state_of(id).status == RUNNING
     agent.delete(id)
 
 
@@ -298,7 +298,7 @@ def test_shutdown_leaves_the_machine_and_its_containers_alone(agent: Agent) -> N
     for now in (False, True):
         request = task_pb2.ShutdownRequest(id=id, now=now)
         agent.tasks.shutdown(request, timeout=TIMEOUT)
-    assert agent.state_of(id).status == Status.RUNNING
+    assert agent.state_of(id).status == RUNNING
     agent.delete(id)
 
 
@@ -313,6 +313,6 @@ def test_termination_signals_change_nothing(agent: Agent) -> None:
     id = agent.run("sleep", "1000")
     for number in (signal.SIGTERM, signal.SIGINT):
         os.kill(agent.pid, number)
-    assert agent.state_of(id).status == Status.RUNNING
+    assert agent.state_of(id).status == RUNNING
     assert len(children_of(agent.pid)) == 1
     agent.delete(id)
