@@ -49,7 +49,9 @@ class StatusError(Exception):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        cls._by_code[cls.code] = cls
+        # A subclass that inherits its code has reasons, and a signature, of its own.
+        if "code" in cls.__dict__:
+            cls._by_code[cls.code] = cls
 
     def __str__(self) -> str:
         return self.message
