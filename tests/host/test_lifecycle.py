@@ -316,3 +316,12 @@ def test_termination_signals_change_nothing(agent: Agent) -> None:
     assert agent.state_of(id).status == RUNNING
     assert len(children_of(agent.pid)) == 1
     agent.delete(id)
+
+
+def test_delete_ends_every_process_without_a_pid_namespace_too(agent: Agent) -> None:
+    port, url = output(agent)
+    id = agent.run("sh", "-c", "sleep 1000 & echo $!; wait", own_pids=False, stdout=url)
+    with agent.dial(port) as peer:
+        other = int(peer.recv(100))
+        assert agent.delete(id).exit_status == KILLED
+    assert eventually(lambda: Path(f"/proc/{other}").exists(), lambda alive: not alive) is False
