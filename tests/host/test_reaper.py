@@ -269,9 +269,9 @@ def hanging_runtime() -> tuple[str, list[str]]:
     script = directory / "runtime"
     script.write_text("#!/bin/sh\nsleep 1000 &\nsleep 1000\n")
     script.chmod(0o755)
-    runtime = OCIRuntime(reaper, str(script), directory, timeout=0.2)
+    runtime = OCIRuntime(reaper, str(script), str(directory), timeout=0.2)
     try:
-        runtime.start("id", directory)
+        runtime.start("id", str(directory))
     except DeadlineExceeded as error:
         left = eventually(lambda: children_of(os.getpid()), lambda left: not left)
         return str(error), left
