@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ MANIFEST = "manifest.json"
 
 def build(output: Path, cache_root: Path) -> str:
     """Write kuasar.initrd, vmlinux and, last, manifest.json; return the sizes table."""
+    if os.geteuid() != 0:
+        raise BuildError("building needs root: the guest's Python is run in a chroot")
     cache = Cache(cache_root)
     apt = Apt(cache_root / "debs")
     wheel_files = wheels.fetch(cache)
@@ -55,7 +58,8 @@ def main() -> int:
         print(f"image: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"image: {error.filename or 'file'}: {error.strerror}", file=sys.stderr)
+        place = error.filename2 or error.filename or "a file"
+        print(f"image: {place}: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

@@ -125,6 +125,7 @@ OMISSIONS = (
             *("pstats.py", "trace.py", "tabnanny.py", "pyclbr.py", "modulefinder.py", "timeit.py"),
             *("pickletools.py", "zipapp.py", "symtable.py", "turtle.py", "antigravity.py"),
             *("this.py", "webbrowser.py", "imp.py", "rlcompleter.py", "_sysconfigdata_*"),
+            "sitecustomize.py",
         )
         + _extensions("_lsprof", "readline", "_curses*")
         + _stdlib("curses"),

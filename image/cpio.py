@@ -8,6 +8,7 @@ Written without an owner, a time or a real inode number: equal trees give equal 
 from __future__ import annotations
 
 import stat
+import struct
 
 from image.errors import BuildError
 from image.tree import Node, Tree
@@ -65,21 +66,22 @@ def parse(data: bytes) -> Tree:
             offset += 1
             continue
         header = data[offset : offset + HEADER_SIZE]
-        if len(header) < HEADER_SIZE or not header.startswith(MAGIC):
-            raise BuildError(f"no cpio header at offset {offset}")
-        values = [int(header[at : at + 8], 16) for at in range(len(MAGIC), HEADER_SIZE, 8)]
-        mode, size, device, name_size = values[1], values[6], (values[9], values[10]), values[11]
-        name_at = offset + HEADER_SIZE
-        path = data[name_at : name_at + name_size - 1].decode()
+        try:
+            values = struct.unpack(">13I", bytes.fromhex(header.removeprefix(MAGIC).decode()))
+            mode, size, device, name_size = values[1], values[6], values[9:11], values[11]
+            name_at = offset + HEADER_SIZE
+            path = data[name_at : name_at + name_size - 1].decode()
+        except (ValueError, struct.error):
+            raise BuildError(f"no cpio header at offset {offset}") from None
         data_at = name_at + name_size
         data_at += -data_at % 4
         offset = data_at + size
         offset += -offset % 4
-        if offset > len(data) + 3:
+        if offset > len(data):
             raise BuildError(f"cpio archive ends inside {path}")
         if path == TRAILER:
             continue
-        node = Node(mode, data[data_at : data_at + size], device)
+        node = Node(mode, data[data_at : data_at + size], (device[0], device[1]))
         if not (node.is_directory and path in tree):
             tree.add(path, node)
     return tree

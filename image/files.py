@@ -44,7 +44,7 @@ def run(
     """Run a command to its end and return its output.
 
     Raises:
-        BuildError: it is not installed or failed; the text ends with its last line of stderr.
+        BuildError: it is not installed or failed; the text ends with its last error message.
     """
     name = Path(command[0]).name
     try:
@@ -60,6 +60,7 @@ def run(
         raise BuildError(f"{name} is not installed") from None
     if done.returncode != 0:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
+        lines = [line for line in lines if line.startswith(("E:", "ERROR:"))] or lines
         raise BuildError(f"{name} failed: {lines[-1] if lines else f'exit {done.returncode}'}")
     return done.stdout
 

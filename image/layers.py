@@ -17,6 +17,7 @@ from image import cpio, kernel, modules, userland
 from image.chroot import unpacked
 from image.contents import KERNEL_PACKAGE, PACKAGES, SITE_PACKAGES
 from image.files import Cache, progress, run, sha256, sha256_of
+from image.imports import imported
 from image.packages import Apt, Deb
 from image.tree import Tree
 
@@ -27,6 +28,7 @@ VMLINUX = "vmlinux"
 # long to pack.
 ZSTD = ("zstd", "-q", "-12", "--no-check", "-T1", "-c")
 AGENT = Path(__file__).parent.parent / "kuasar_agent"
+AGENT_OMISSIONS = ("*.pyc", "*.pyi", "*.md", "py.typed")
 
 
 @dataclass(frozen=True)
@@ -106,19 +108,23 @@ def kernel_layer(cache: Cache, apt: Apt) -> Layer:
 
 
 def agent_layer(cache: Cache, base: Layer) -> Layer:
-    """The agent of this checkout, compiled and imported once in the finished tree."""
+    """The agent of this checkout, compiled; it and all that it imports tried in the whole tree."""
     tree = Tree()
-    for path in sorted(AGENT.rglob("*.py")):
-        inside = path.relative_to(AGENT.parent)
-        tree.file(f"{SITE_PACKAGES}/{inside}", path.read_bytes(), group="agent")
+    for path in sorted(AGENT.rglob("*")):
+        if path.is_file() and not any(path.match(pattern) for pattern in AGENT_OMISSIONS):
+            place = f"{SITE_PACKAGES}/{path.relative_to(AGENT.parent)}"
+            tree.file(place, path.read_bytes(), group="agent")
     inputs = [f"{path} {sha256(node.data)}" for path, node in tree.files()]
 
     def build(work: Path) -> dict[str, Any]:
         progress("compiling the agent")
-        names = [_module(path) for path, _ in tree.files()]
+        names: set[str] = set()
+        for path, node in tree.files():
+            if path.endswith(".py"):
+                names |= {_module(path), *imported(node.data)}
         with unpacked(base.tree(), tree) as chroot:
             chroot.compile(tree, docstrings=True)
-            chroot.check_imports([name for name in names if not name.endswith("__main__")])
+            chroot.check_imports(sorted(names))
         return _write(work, tree)
 
     return _layer(cache, "agent", [base.directory.name, *inputs], build)
@@ -126,7 +132,8 @@ def agent_layer(cache: Cache, base: Layer) -> Layer:
 
 def _module(path: str) -> str:
     name = path.removeprefix(f"{SITE_PACKAGES}/").removesuffix(".py").replace("/", ".")
-    return name.removesuffix(".__init__")
+    # Importing __main__ would run the program.
+    return name.removesuffix(".__init__").removesuffix(".__main__")
 
 
 def _hashes(debs: Iterable[Deb]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import tarfile
@@ -19,7 +20,8 @@ from image.tree import Tree, merged
 
 ARCHITECTURE = "amd64"
 APT_GET = ("apt-get", "-q", "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3")
-ENVIRONMENT = {"LC_ALL": "C", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+# Untranslated output; proxies and the like stay as they are.
+ENVIRONMENT = {**os.environ, "LC_ALL": "C"}
 T = TypeVar("T")
 
 _URI_LINE = re.compile(r"^'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha256>\w{64})$")
@@ -38,9 +40,9 @@ class Deb:
 class Apt:
     """The packages that this machine's apt knows; its lists are refreshed at most once."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, refresh: bool = True) -> None:
         self._directory = directory
-        self._refreshed = False
+        self._may_refresh = refresh
 
     def obtain(self, names: Sequence[str]) -> list[Deb]:
         """Have the current version of each package in the download directory.
@@ -67,9 +69,9 @@ class Apt:
         try:
             return attempt()
         except BuildError:
-            if self._refreshed:
+            if not self._may_refresh:
                 raise
-        self._refreshed = True
+        self._may_refresh = False
         progress("refreshing apt's package lists")
         # A broken source of some other vendor fails the command; what counts is found afterwards.
         subprocess.run([*APT_GET, "update"], env=ENVIRONMENT, capture_output=True, check=False)

@@ -34,7 +34,10 @@ def fetch(cache: Cache) -> list[Path]:
         progress("downloading the Python wheels")
         command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check"]
         command += ["--require-hashes", "--only-binary", ":all:", "--no-deps", *options]
-        run([*command, "-r", str(REQUIREMENTS), "-d", str(work)])
+        try:
+            run([*command, "-r", str(REQUIREMENTS), "-d", str(work)])
+        except BuildError as error:
+            raise BuildError(f"the wheels cannot be downloaded: {error}") from None
 
     wheels = sorted(cache.entry("wheels", key, download).glob("*.whl"))
     verify(wheels, REQUIREMENTS.read_text())

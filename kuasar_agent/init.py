@@ -33,8 +33,11 @@ def _serve(timeline: Timeline) -> None:
 
     config = boot(timeline)
     with timeline.step("imports"):
+        import gevent
+
         from kuasar_agent import agent
-        from kuasar_agent.linux import cgroup
+        from kuasar_agent.blocking import off_hub
+        from kuasar_agent.linux import cgroup, modules
         from kuasar_agent.ttrpc import listen
 
     with timeline.step("serve"):
@@ -56,6 +59,7 @@ def _serve(timeline: Timeline) -> None:
         address="vsock://-1:1024",
         ms=f"{now_ms():.1f}",
     )
+    gevent.spawn(off_hub, modules.load_list, modules.LATE_LIST)
     house.run()
 
 

@@ -110,11 +110,19 @@ class Reaper:
 
     def start(self) -> None:
         """Collect exits from now on, and those that came before."""
-        # gevent keeps SIGCHLD from libev's signal watchers, so Python's handler wakes the hub.
-        self._wake = gevent.get_hub().loop.async_()
-        self._wake.start(gevent.spawn, self.reap)
-        signal.signal(signal.SIGCHLD, lambda *_: self._wake.send())
+        # gevent keeps SIGCHLD from libev's signal watchers. Python's handlers run between two
+        # bytecodes, so one that comes just before the hub sleeps would wait for the next event;
+        # the byte that Python writes from its C handler does not.
+        readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        self._wake = gevent.get_hub().loop.io(readable, 1)
+        self._wake.start(self._on_signal, readable)
         self.reap()
+
+    def _on_signal(self, readable: int) -> None:
+        os.read(readable, 4096)
+        gevent.spawn(self.reap)
 
     def reap(self) -> None:
         """Collect every exit there is."""

@@ -64,8 +64,8 @@ def load_bundle(path: str, container_id: str) -> Bundle:
     Raises NotFound for a missing file and InvalidArgument for one that makes no sense.
     """
     spec = _read_json(f"{path}/config.json")
-    if not isinstance(spec, dict):
-        raise InvalidArgument(f"{path}/config.json: not a JSON object")
+    if (fault := _find_fault(spec)) is not None:
+        raise InvalidArgument(f"{path}/config.json: {fault}")
     return Bundle(
         path=path,
         spec=spec,
@@ -94,6 +94,21 @@ def load_stdio(path: str) -> StdioUrls | None:
     return StdioUrls(stdin, stdout, stderr, terminal)
 
 
+def _find_fault(spec: Any) -> str | None:
+    """What is wrong with those parts of a spec that the agent looks into; the rest is OCI's."""
+    if not isinstance(spec, dict):
+        return "not a JSON object"
+    for key in ("annotations", "process", "linux"):
+        if not isinstance(spec.get(key) or {}, dict):
+            return f"{key} is not an object"
+    namespaces = (spec.get("linux") or {}).get("namespaces") or []
+    if not isinstance(namespaces, list) or not all(isinstance(ns, dict) for ns in namespaces):
+        return "linux.namespaces is not an array of objects"
+    if not isinstance((spec.get("annotations") or {}).get(STORAGES_ANNOTATION) or "", str):
+        return f"annotation {STORAGES_ANNOTATION} is not a string"
+    return None
+
+
 def _load_storages(path: str, spec: dict[str, Any]) -> list[dict[str, Any]]:
     text = (spec.get("annotations") or {}).get(STORAGES_ANNOTATION)
     if text is None:
@@ -111,6 +126,8 @@ def _read_json(path: str) -> Any:
             text = file.read()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"failed to open file {path}: {error.strerror}") from None
+    except IsADirectoryError as error:
+        raise InvalidArgument(f"failed to read file {path}: {error.strerror}") from None
     return _parse(text, path)
 
 

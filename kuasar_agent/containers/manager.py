@@ -124,5 +124,5 @@ class _Entry:
 
 
 def root_cannot_pivot() -> bool:
-    """Whether `/` is the initramfs, which pivot_root(2) refuses to leave."""
-    return next((m.fstype == "rootfs" for m in mounts() if m.target == "/"), False)
+    """Whether pivot_root(2) refuses to leave `/`: the initramfs, or a chroot's plain directory."""
+    return next((m.fstype == "rootfs" for m in mounts() if m.target == "/"), True)

@@ -6,6 +6,7 @@ from its own URL.
 
 from __future__ import annotations
 
+import re
 import select
 import socket as stdlib_socket
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from kuasar_agent.ttrpc.status import FailedPrecondition, InvalidArgument
 log = get_logger(__name__)
 
 CHUNK = 64 * 1024
+
+_PORT = re.compile(r"[0-9]{1,10}")
 
 Listen = Callable[[int], socket]
 """Opens a listening socket on a port of the guest."""
@@ -76,11 +79,14 @@ class StreamPorts:
 
 def vsock_port(url: str) -> int:
     """The port of `vsock://<any>:<port>` or `hvsock://<any>:<port>`; raises InvalidArgument."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise InvalidArgument(f"no transport for stdio {url!r}: {error}") from None
     if parts.scheme not in ("vsock", "hvsock"):
         raise InvalidArgument(f"no transport for stdio {url!r}")
     _, separator, port = (parts.netloc + parts.path).rpartition(":")
-    if not separator or not (port.isascii() and port.isdigit()) or int(port) >= 0xFFFFFFFF:
+    if not separator or not _PORT.fullmatch(port) or int(port) >= 0xFFFFFFFF:
         raise InvalidArgument(f"no port in stdio {url!r}")
     return int(port)
 

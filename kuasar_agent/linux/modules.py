@@ -18,7 +18,7 @@ log = get_logger(__name__)
 LOAD_LIST = "/lib/modules/load.list"
 """What boot needs before the agent can serve."""
 
-SHARE_LIST = "/lib/modules/share-{}.list"
+SHARE_LIST = "/lib/modules/{}.list"
 """What one kind of share needs, `9p` or `virtiofs`; an image may have all in `LOAD_LIST`."""
 
 LATE_LIST = "/lib/modules/late.list"

@@ -1,151 +1,279 @@
-"""An agent as an ordinary process on this host, with a real runtime."""
+"""The agent as a process of the host: the guest's port N is the unix socket `<ports>/N`."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
+import re
 import subprocess
 import sys
-import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, TypeVar
 
 import gevent
+from gevent.socket import SHUT_WR, socket
+from google.protobuf.any_pb2 import Any as AnyMessage
 
-from kuasar_agent.api import sandbox_pb2, task_pb2
-from kuasar_agent.containers.runtime import DEFAULT_ROOT, NAMESPACE
-from kuasar_agent.ttrpc import connect, dial
-from kuasar_debug.bundle import make_bundle
+from kuasar_agent.api import runc_options_pb2, task_pb2
+from kuasar_agent.api.sandbox_pb2 import CheckRequest
+from kuasar_agent.services import sandbox, task
+from kuasar_agent.ttrpc import Client, StatusError, Stub, connect, dial
+from kuasar_debug.bundle import make_busybox_rootfs, make_spec
 
-TASK = task_pb2.DESCRIPTOR.services_by_name["Task"]
-SANDBOX = sandbox_pb2.DESCRIPTOR.services_by_name["SandboxService"]
-HANGS_AFTER = 60.0
+# Bounds a hang; nothing here takes this long.
+TIMEOUT = 60.0
 
-# crun refuses a host whose cgroup v1 has a v2 hierarchy beside it.
-_PREPARE = 'umount /sys/fs/cgroup/unified 2>/dev/null; exec "$@"'
+# crun refuses v1 with a v2 tree next to it, which a host may have and a guest never has.
+_ENTER = """
+    # In a chroot `/` is no mount point.
+    mount --make-rprivate / 2>/dev/null || mount --make-rprivate /sys
+    umount /sys/fs/cgroup/unified 2>/dev/null
+    exec "$@"
+"""
+_CGROUPS = Path("/sys/fs/cgroup")
+
+_numbers = itertools.count()
+
+T = TypeVar("T")
 
 
-class Result(NamedTuple):
-    status: int
-    stdout: bytes
-    stderr: bytes
-
-
-class HostAgent:
-    """The agent, its runtime, and the containers that a test asks it for."""
+class Agent:
+    """A serving agent, a connection to it, and what a test needs around them."""
 
     def __init__(self, directory: Path, runtime: str) -> None:
         self.runtime = runtime
-        self.state, self.ports = directory / "state", directory / "ports"
+        self.state = directory / "state"
+        self.ports = directory / "ports"
+        self.rootfs = directory / "rootfs"
+        self.runtime_root = directory / "runtime"
+        self.cgroup = f"kuasar-test-{os.getpid()}-{next(_numbers)}"
+        self.log = directory / "agent.log"
+        self._ids = itertools.count()
+        self._port = itertools.count(2000)
         self.state.mkdir()
-        command = [sys.executable, "-m", "kuasar_agent.cli", "serve", "--runtime", runtime]
-        command += ["--state", str(self.state), "--ports", str(self.ports)]
-        isolate = ["unshare", "-m", "--propagation", "private", "sh", "-c", _PREPARE, "sh"]
-        self.process = subprocess.Popen(
-            [*isolate, *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
-        )
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line.startswith(b"serving"), "the agent ended before it served"
-        self.client = connect(f"unix://{self.ports}/1024")
-        self.task = self.client.stub(TASK)
-        self.sandbox = self.client.stub(SANDBOX)
-        self._count = 0
+        self.ports.mkdir()
+        make_busybox_rootfs(self.rootfs)
+        self._process = self._spawn()
+        self.client = self.connect()
+        self.tasks = self.client.stub(task.SERVICE)
+        self._warm_up()
+        self.fds = self.open_fds()
+        """What the agent had open before the test began."""
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def connect(self) -> Client:
+        """Another connection, once the agent listens."""
+
+        def attempt() -> Client | None:
+            assert self._process.poll() is None, self.log.read_text()
+            with suppress(FileNotFoundError, ConnectionRefusedError):
+                return connect(f"unix://{self.ports}/1024")
+            return None
+
+        client = eventually(attempt, bool)
+        assert client is not None
+        return client
+
+    def stub_v3(self) -> Stub:
+        return self.client.stub(task.SERVICE, name=task.V3_NAME)
 
     def check(self) -> None:
-        """Raises when the agent does not answer."""
-        self.sandbox.check(sandbox_pb2.CheckRequest(), timeout=HANGS_AFTER)
+        self.client.stub(sandbox.SERVICE).check(CheckRequest(), timeout=TIMEOUT)
 
-    def bundle(self, *command: str) -> str:
-        """The id of a new bundle; ids are new to the runtime of the whole host."""
-        id = f"test-{uuid.uuid4().hex[:12]}"
-        path = make_bundle(self.state, id, command)
-        file = path / "config.json"
-        spec = json.loads(file.read_text())
-        # The least that runs: a test machine may not let a container mount more.
-        spec["mounts"] = [mount for mount in spec["mounts"] if mount["destination"] == "/proc"]
-        file.write_text(json.dumps(spec))
+    def bundle(self, *command: str, id: str = "", own_pids: bool = True) -> str:
+        """Write a bundle and return its id; all bundles share one root file system."""
+        id = id or f"{self.cgroup}-{next(self._ids)}"
+        spec = self.spec(id, command)
+        if not own_pids:
+            spec["linux"]["namespaces"].remove({"type": "pid"})
+        path = self.state / id
+        path.mkdir()
+        (path / "config.json").write_text(json.dumps(spec))
+        (path / f"storage-{id}").write_text("[]")
         return id
 
-    def create(self, id: str, stdio: Sequence[str] = ("", "", "")) -> int:
-        request = task_pb2.CreateTaskRequest(
-            id=id, stdin=stdio[0], stdout=stdio[1], stderr=stdio[2]
-        )
-        return int(self.task.create(request, timeout=HANGS_AFTER).pid)
+    def spec(self, id: str, command: Sequence[str]) -> dict[str, Any]:
+        spec = make_spec(id, command)
+        spec["root"]["path"] = str(self.rootfs)
+        spec["linux"]["cgroupsPath"] = f"/{self.cgroup}/{id}"
+        return spec
 
-    def start(self, id: str) -> None:
-        self.task.start(task_pb2.StartRequest(id=id), timeout=HANGS_AFTER)
+    def options(self, **options: Any) -> AnyMessage:
+        """Runtime options that keep the runtime's records in a directory of the test's own."""
+        message = runc_options_pb2.Options(root=str(self.runtime_root), **options)
+        return AnyMessage(type_url="containerd.runc.v1.Options", value=message.SerializeToString())
 
-    def wait(self, id: str) -> int:
-        return int(self.task.wait(task_pb2.WaitRequest(id=id), timeout=HANGS_AFTER).exit_status)
+    def create(self, id: str, **fields: Any) -> int:
+        """Create a container and return its pid."""
+        fields.setdefault("options", self.options())
+        request = task_pb2.CreateTaskRequest(id=id, **fields)
+        return int(self.tasks.create(request, timeout=TIMEOUT).pid)
 
-    def status(self, id: str) -> int:
-        return int(self.task.state(task_pb2.StateRequest(id=id), timeout=HANGS_AFTER).status)
+    def start(self, id: str) -> int:
+        return int(self.tasks.start(task_pb2.StartRequest(id=id), timeout=TIMEOUT).pid)
 
-    def kill(self, id: str, signal: int) -> None:
-        self.task.kill(task_pb2.KillRequest(id=id, signal=signal), timeout=HANGS_AFTER)
+    def run(self, *command: str, own_pids: bool = True, **fields: Any) -> str:
+        """Create and start a container; returns its id."""
+        id = self.bundle(*command, own_pids=own_pids)
+        self.create(id, **fields)
+        self.start(id)
+        return id
 
-    def delete(self, id: str) -> task_pb2.DeleteResponse:
-        reply: task_pb2.DeleteResponse = self.task.delete(
-            task_pb2.DeleteRequest(id=id), timeout=HANGS_AFTER
+    def wait(self, id: str) -> task_pb2.WaitResponse:
+        reply: task_pb2.WaitResponse = self.tasks.wait(task_pb2.WaitRequest(id=id), timeout=TIMEOUT)
+        return reply
+
+    def state_of(self, id: str) -> task_pb2.StateResponse:
+        reply: task_pb2.StateResponse = self.tasks.state(
+            task_pb2.StateRequest(id=id), timeout=TIMEOUT
         )
         return reply
 
-    def run(self, *command: str, stdin: bytes | None = None) -> Result:
-        """A container from Create to Delete, with what it wrote."""
-        id = self.bundle(*command)
-        first = 20000 + 3 * self._count
-        self._count += 1
-        urls = [f"vsock://3:{port}" for port in range(first, first + 3)]
-        self.create(id, [urls[0] if stdin is not None else "", *urls[1:]])
-        readers = [gevent.spawn(self.read, port) for port in (first + 1, first + 2)]
-        if stdin is not None:
-            self.write(first, stdin)
-        self.start(id)
-        status = self.wait(id)
-        stdout, stderr = (reader.get(timeout=HANGS_AFTER) for reader in readers)
-        self.delete(id)
-        return Result(status, stdout, stderr)
+    def kill(self, id: str, number: int, *, everyone: bool = False) -> None:
+        request = task_pb2.KillRequest(id=id, signal=number, all=everyone)
+        self.tasks.kill(request, timeout=TIMEOUT)
 
-    def read(self, port: int) -> bytes:
-        chunks = []
-        with dial(f"unix://{self.ports}/{port}", HANGS_AFTER) as peer:
-            while data := peer.recv(65536):
-                chunks.append(data)
-        return b"".join(chunks)
+    def delete(self, id: str) -> task_pb2.DeleteResponse:
+        reply: task_pb2.DeleteResponse = self.tasks.delete(
+            task_pb2.DeleteRequest(id=id), timeout=TIMEOUT
+        )
+        return reply
 
-    def write(self, port: int, data: bytes) -> None:
-        def send() -> None:
-            with dial(f"unix://{self.ports}/{port}", HANGS_AFTER) as peer:
-                peer.sendall(data)
+    def port(self) -> int:
+        """A port of the guest that nobody used yet."""
+        return next(self._port)
 
-        gevent.spawn(send)
+    def dial(self, port: int) -> socket:
+        peer = dial(f"unix://{self.ports}/{port}", TIMEOUT)
+        peer.settimeout(TIMEOUT)
+        return peer
 
-    def descriptors(self) -> int:
-        """How many files the agent has open."""
-        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+    def listening(self) -> set[int]:
+        """The ports on which somebody accepts connections."""
+        return {int(path.name) for path in self.ports.iterdir() if _accepts(path)}
+
+    def containers(self) -> list[str]:
+        """The ids that the OCI runtime knows."""
+        root = self.runtime_root / "k8s.io"
+        command = [self.runtime, "--root", str(root), "list", "--format", "json"]
+        listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return [entry["id"] for entry in json.loads(listed) or []]
 
     def children(self) -> list[str]:
-        """Pids of the agent's children, zombies included."""
-        tasks = Path(f"/proc/{self.process.pid}/task")
-        return [pid for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
+        return children_of(self.pid)
 
-    def known_to_runtime(self, id: str) -> bool:
-        return Path(DEFAULT_ROOT, NAMESPACE, id).exists()
+    def cgroups(self) -> list[str]:
+        """The cgroups of containers, in every hierarchy."""
+        return [str(path) for top in self._cgroup_tops() for path in top.iterdir() if path.is_dir()]
 
-    def close(self) -> None:
+    def open_fds(self) -> list[str]:
+        """What each descriptor of the agent is, without the numbers that tell sockets apart."""
+        directory = Path(f"/proc/{self.pid}/fd")
+        targets = []
+        for path in directory.iterdir():
+            with suppress(FileNotFoundError):
+                targets.append(re.sub(r"\[\d+\]", "", str(path.readlink())))
+        return sorted(targets)
+
+    def assert_clean(self) -> None:
+        """Nothing of any container is left, and the agent answers."""
+        self.check()
+        assert self.containers() == []
+        assert eventually(self.children, lambda left: not left) == []
+        assert self.cgroups() == []
+        assert eventually(self.listening, lambda ports: ports == {1024}) == {1024}
+        assert eventually(self.open_fds, lambda fds: fds == self.fds) == self.fds
+        assert "Traceback" not in self.log.read_text()
+
+    def stop(self) -> None:
+        """Kill the agent and remove what a failed test left behind."""
+        with suppress(StatusError, OSError):
+            for bundle in self.state.iterdir():
+                with suppress(StatusError):
+                    self.delete(bundle.name)
+        self._process.kill()
+        self._process.wait()
         self.client.close()
-        self.process.kill()
-        self.process.wait()
+        for top in self._cgroup_tops():
+            with suppress(OSError):
+                top.rmdir()
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        serve = [sys.executable, "-m", "kuasar_agent.cli", "serve", "--state", str(self.state)]
+        serve += ["--ports", str(self.ports), "--runtime", self.runtime]
+        command = ["unshare", "-m", "--propagation", "unchanged", "sh", "-c", _ENTER, "sh", *serve]
+        with self.log.open("wb") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log)
+
+    def _warm_up(self) -> None:
+        """Let the agent open what it keeps open: its thread pool needs descriptors."""
+        self.check()
+        with suppress(StatusError):
+            self.create("no-such-bundle")
+
+    def _cgroup_tops(self) -> list[Path]:
+        return [*_CGROUPS.glob(self.cgroup), *_CGROUPS.glob(f"*/{self.cgroup}")]
 
 
 @contextmanager
-def running_agent(directory: Path, runtime: str) -> Iterator[HostAgent]:
-    """An agent for a block, which must leave no child behind."""
-    agent = HostAgent(directory, runtime)
+def running_agent(directory: Path, runtime: str) -> Iterator[Agent]:
+    """An agent that must have nothing left of its containers at the end."""
+    agent = Agent(directory, runtime)
     try:
         yield agent
-        assert agent.children() == []
+        agent.assert_clean()
+    except BaseException:
+        print(agent.log.read_text(), file=sys.stderr)
+        raise
     finally:
-        agent.close()
+        agent.stop()
+
+
+def eventually(probe: Callable[[], T], accept: Callable[[T], bool], within: float = 20.0) -> T:
+    """The first result of `probe` that `accept` takes, else the last one after `within` seconds."""
+    deadline = time.monotonic() + within
+    while not accept(result := probe()) and time.monotonic() < deadline:
+        gevent.sleep(0.01)
+    return result
+
+
+def children_of(pid: int) -> list[str]:
+    """`<pid> <name> <state>` of every child of a process, zombies included."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            head, _, tail = path.read_text().rpartition(")")
+            state, parent = tail.split()[:2]
+            if int(parent) == pid:
+                found.append(f"{head.replace('(', '')} {state}")
+    return found
+
+
+def read_all(peer: socket) -> bytes:
+    """What the peer sends until it closes."""
+    chunks = []
+    while chunk := peer.recv(1 << 16):
+        chunks.append(chunk)
+    peer.close()
+    return b"".join(chunks)
+
+
+def send_all(peer: socket, data: bytes) -> None:
+    """Send and say that nothing follows."""
+    peer.sendall(data)
+    peer.shutdown(SHUT_WR)
+
+
+def _accepts(path: Path) -> bool:
+    try:
+        dial(f"unix://{path}", TIMEOUT).close()
+    except ConnectionRefusedError:
+        return False
+    return True

@@ -10,7 +10,20 @@ import pytest
 
 from kuasar_agent.linux import syscalls
 from kuasar_agent.linux.mount import mount
+from tests.host.agent import Agent, running_agent
 from tests.host.isolation import isolated
+
+
+@pytest.fixture
+def agent(tmp_path: Path, runtime: str) -> Iterator[Agent]:
+    """An agent that uses `runtime`; nothing of its containers may be left at the end."""
+    with running_agent(tmp_path, runtime) as agent:
+        yield agent
+
+
+@pytest.fixture
+def runtime() -> str:
+    return "crun"
 
 
 @pytest.fixture

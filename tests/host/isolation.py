@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
 
 from kuasar_agent.linux import syscalls
-from kuasar_agent.linux.mount import mount
+from kuasar_agent.linux.mount import is_mounted, mount, mounts
 
 T = TypeVar("T")
 
@@ -23,10 +25,18 @@ def isolated(body: Callable[[], T], flags: int = 0) -> T:
 
     def child() -> T:
         syscalls.unshare(syscalls.CLONE_NEWNS | flags)
-        mount(None, "/", None, ["rprivate"])
+        make_mounts_private()
         return fork(body) if flags & syscalls.CLONE_NEWPID else body()
 
     return fork(child)
+
+
+def make_mounts_private() -> None:
+    """Let no mount of this namespace reach another one."""
+    # In a chroot `/` is no mount point; what is mounted below it then has to do.
+    targets = {"/"} if is_mounted("/") else {entry.target for entry in mounts()}
+    for target in targets:
+        mount(None, target, None, ["rprivate"])
 
 
 def fork(body: Callable[[], T]) -> T:
@@ -54,3 +64,13 @@ def fork(body: Callable[[], T]) -> T:
     succeeded, value = pickle.loads(data)
     assert succeeded, value
     return value  # type: ignore[no-any-return]
+
+
+def fresh_process(body: Callable[[], T]) -> T:
+    """The result of `body`, a function of a module, in a new interpreter without a gevent hub.
+
+    Orphans among the descendants of that process become its children.
+    """
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, syscalls.set_child_subreaper) as pool:
+        return pool.submit(body).result()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import stat
 import sys
 from pathlib import Path
@@ -25,6 +26,14 @@ def dev(tmp_path: Path) -> Path:
 def close(*fds: int) -> None:
     for fd in fds:
         os.close(fd)
+
+
+def read_until(terminal: int, end: bytes) -> bytes:
+    """What arrives up to `end`; the terminal hands over writes one by one."""
+    text = b""
+    while end not in text and select.select([terminal], [], [], 10)[0]:
+        text += os.read(terminal, 4096)
+    return text
 
 
 def test_closed_standard_fds_are_not_given_to_the_next_file() -> None:
@@ -58,7 +67,7 @@ def test_missing_outputs_become_the_console_and_stdin_null(dev: Path) -> None:
         assert not os.get_inheritable(log.console.fd)
         names = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in range(3)]
         same = names[1] == names[2] == os.ttyname(slave)
-        return [names[0], str(same)], os.read(master, 4096)
+        return [names[0], str(same)], read_until(master, b'msg="logged"')
 
     (stdin, same), text = isolated(body)
     assert (stdin, same) == (str(dev / "null"), "True")

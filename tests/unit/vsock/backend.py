@@ -71,8 +71,9 @@ class Backend:
 
 def accept(driver: Driver, port: int, space: int = 65536) -> Stream:
     """The guest takes the connection that the host asks for."""
+    # The end of an earlier connection may still be on its way.
     while (request := driver.receive()).op != Op.REQUEST:
-        assert request.op == Op.CREDIT_REQUEST
+        pass
     assert request.header.dst_port == port
     stream = Stream(driver, request.header.src_port, port, space)
     stream.note(request)
