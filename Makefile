@@ -26,7 +26,7 @@ run: $(BUILD)/image/.done ## boot a microVM with the agent as PID 1 and run CMD 
 image: $(BUILD)/image/.done ## build the guest image (build/image)
 
 test: $(VENV)/.done $(BUILD)/.test-packages $(BUILD)/image/.done ## run every test: unit, host, vm, interop
-	$(VENV)/bin/pytest
+	tests/own_root $(VENV)/bin/pytest
 
 lint: $(VENV)/.done ## ruff and mypy --strict
 	$(VENV)/bin/ruff check
@@ -41,7 +41,7 @@ proto: $(VENV)/.done ## regenerate the protobuf modules from proto/
 	$(VENV)/bin/python proto/generate.py
 
 bench: $(VENV)/.done $(BUILD)/.test-packages $(BUILD)/image/.done ## measure and print the tables
-	$(VENV)/bin/python -m tests.bench
+	tests/own_root $(VENV)/bin/python -m tests.bench
 
 clean: ## remove what was built; the virtual environment and the download cache stay
 	rm -rf $(BUILD)

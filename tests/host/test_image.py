@@ -86,9 +86,11 @@ def test_no_link_leads_nowhere(tree: Tree) -> None:
 
 
 def test_no_path_of_the_building_machine_travels(tree: Tree) -> None:
-    here = str(Path(__file__).parents[2]).encode()
+    checkout = Path(__file__).parents[2]
+    # The checkout's own path may be as short as `/src`, which wheels hold for reasons of their own.
+    places = [bytes(checkout / name) for name in ("kuasar_agent", "image", "build", ".venv")]
     for path, node in tree.files():
-        assert here not in node.data, path
+        assert not any(place in node.data for place in places), path
 
 
 def test_the_places_that_the_host_counts_on_are_there(tree: Tree) -> None:

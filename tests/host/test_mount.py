@@ -5,11 +5,19 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kuasar_agent.linux import syscalls
-from kuasar_agent.linux.mount import MountInfo, is_mounted, mount, mounts, unmount
+from kuasar_agent.linux.mount import (
+    MS_REMOUNT,
+    MountInfo,
+    is_mounted,
+    mount,
+    mounts,
+    unmount,
+)
 from tests.host.isolation import isolated
 
 
@@ -172,17 +180,24 @@ def test_remount_changes_the_mount_in_place(tmp_path: Path, words: list[str]) ->
     assert ("size=32k" in entry.super_options) == ("size=32k" in words)
 
 
-def test_nothing_stays_mounted_when_a_later_step_fails(tmp_path: Path) -> None:
+def test_nothing_stays_mounted_when_a_later_step_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A remount that the kernel itself refuses takes a user namespace, and a chroot gets none.
+    def refuse_remounts(*args: Any) -> None:
+        if args[3] & MS_REMOUNT:
+            raise PermissionError(errno.EPERM, "refused", args[1])
+        really_mount(*args)
+
     def body() -> tuple[int | None, bool]:
         source = tmpfs(tmp_path / "source", "nodev")
         target = tmp_path / "target"
         target.mkdir()
-        # in a user namespace nodev is locked, and the read-only remount would clear it
-        syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
-        Path("/proc/self/uid_map").write_text("0 0 1")
+        monkeypatch.setattr(syscalls, "mount", refuse_remounts)
         number = errno_of(lambda: mount(str(source), str(target), None, ["bind", "ro"]))
         return number, is_mounted(str(target))
 
+    really_mount = syscalls.mount
     assert isolated(body) == (errno.EPERM, False)
 
 
