@@ -20,6 +20,7 @@ from tests.host.isolation import fresh_process, isolated
 
 WITHIN = 30.0
 ORPHANS = 1000
+SHORT_LIVES = 3000
 
 
 def started() -> Reaper:
@@ -261,6 +262,16 @@ def greenlets_while_reaping() -> bool:
 
 def test_others_run_between_slices_of_a_large_reaping() -> None:
     assert fresh_process(greenlets_while_reaping)
+
+
+def exits_noticed() -> int:
+    reaper = started()
+    # Nothing else wakes the hub: an exit that does not would be waited for in vain.
+    return sum(reaper.spawn(["/bin/true"]).wait(WITHIN) is not None for _ in range(SHORT_LIVES))
+
+
+def test_an_exit_is_noticed_even_when_it_comes_as_the_hub_goes_to_sleep() -> None:
+    assert fresh_process(exits_noticed) == SHORT_LIVES
 
 
 def hanging_runtime() -> tuple[str, list[str]]:
