@@ -34,7 +34,7 @@ def pretend_qemu(monkeypatch: pytest.MonkeyPatch, directory: Path, script: str) 
     ("script", "name"),
     [
         ("echo Linux version 6; echo Kernel panic - no root", "kvm"),
-        ("echo KVM internal error. Suberror: 1; sleep 1000", "tcg"),
+        ("echo KVM internal error. Suberror: 1; exec sleep 1000", "tcg"),
         ("echo Linux version 6", "tcg"),
         ("exit 1", "tcg"),
     ],
