@@ -1,0 +1,178 @@
+"""Addresses, and sockets from them.
+
+unix:///path        a unix socket; unix://@name is an abstract one
+vsock://cid:port    AF_VSOCK; -1 as the cid means any
+hvsock:///path:port a hypervisor's unix socket in front of a guest's vsock (Cloud Hypervisor,
+                    Firecracker): `CONNECT port` leads in, and what the guest connects to
+                    comes out at `path_port`
+ttrpc+...           any of these, as containerd writes them
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple
+
+from gevent import sleep
+from gevent import socket as gsocket
+
+from kuasar_agent.ttrpc.status import DeadlineExceeded, InvalidArgument
+
+HVSOCK_ATTEMPT = 0.5
+"""Seconds for the hypervisor's answer; the guest may not be listening yet."""
+HVSOCK_PAUSE = 0.01
+LONGEST_ANSWER = 64
+VMADDR_CID_ANY = 0xFFFFFFFF
+
+Name = str | tuple[int, int]
+
+
+class Address(NamedTuple):
+    """A parsed address; which fields count depends on the scheme."""
+
+    scheme: str
+    path: str = ""
+    cid: int = VMADDR_CID_ANY
+    port: int = 0
+
+    @property
+    def unix_name(self) -> str:
+        """The path as bind(2) and connect(2) take it."""
+        return "\0" + self.path[1:] if self.path.startswith("@") else self.path
+
+
+def parse(address: str) -> Address:
+    """Raises InvalidArgument; a scheme that is not known is named in the message."""
+    scheme, separator, rest = address.partition("://")
+    scheme = scheme.rpartition("+")[2]
+    if not separator:
+        raise InvalidArgument(f"address {address!r} has no scheme")
+    if scheme == "unix":
+        if not rest or rest == "@":
+            raise InvalidArgument(f"address {address!r} has no path")
+        return Address(scheme, path=rest)
+    if scheme not in ("vsock", "hvsock"):
+        raise InvalidArgument(f"Scheme {scheme!r} is not supported")
+    place, _, port = rest.rpartition(":")
+    if not place:
+        raise InvalidArgument(f"address {address!r} has no port")
+    if scheme == "hvsock":
+        return Address(scheme, path=place, port=_number(port, address))
+    cid = VMADDR_CID_ANY if place == "-1" else _number(place, address)
+    return Address(scheme, cid=cid, port=_number(port, address))
+
+
+def listen(address: str, backlog: int = 1024) -> gsocket.socket:
+    """A listening socket. A unix socket that nobody serves any more is replaced.
+
+    Raises InvalidArgument for a bad address, OSError from bind(2) and listen(2).
+    """
+    parsed = parse(address)
+    if parsed.scheme == "vsock":
+        sock = gsocket.socket(gsocket.AF_VSOCK, gsocket.SOCK_STREAM)
+        name: Name = (parsed.cid, parsed.port)
+    else:
+        sock = gsocket.socket(gsocket.AF_UNIX, gsocket.SOCK_STREAM)
+        name = parsed.unix_name
+        if parsed.scheme == "hvsock":
+            name = f"{name}_{parsed.port}"
+    try:
+        if isinstance(name, str) and not name.startswith("\0"):
+            _remove_stale(name)
+        sock.bind(name)
+        sock.listen(backlog)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def dial(address: str, timeout: float | None = None) -> gsocket.socket:
+    """A connected socket within `timeout` seconds.
+
+    On hvsock, attempts are repeated until then, and without a timeout made once. Raises
+    InvalidArgument for a bad address, DeadlineExceeded, OSError.
+    """
+    parsed = parse(address)
+    deadline = None if timeout is None else monotonic() + timeout
+    try:
+        if parsed.scheme == "hvsock":
+            return _connect_hvsock(parsed, deadline)
+        if parsed.scheme == "vsock":
+            return _connect(gsocket.AF_VSOCK, (parsed.cid, parsed.port), timeout)
+        return _connect(gsocket.AF_UNIX, parsed.unix_name, timeout)
+    except TimeoutError:
+        raise DeadlineExceeded(f"connecting to {address}: out of time") from None
+
+
+def _number(text: str, address: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) > 0xFFFFFFFF:
+        raise InvalidArgument(f"{text!r} in address {address!r} is not a number")
+    return int(text)
+
+
+def _remove_stale(path: str) -> None:
+    if not Path(path).is_socket():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        if probe.connect_ex(path) == errno.ECONNREFUSED:
+            Path(path).unlink()
+
+
+def _connect(family: int, name: Name, timeout: float | None) -> gsocket.socket:
+    sock = gsocket.socket(family, gsocket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout)
+        sock.connect(name)
+        sock.settimeout(None)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _connect_hvsock(address: Address, deadline: float | None) -> gsocket.socket:
+    while True:
+        left = HVSOCK_ATTEMPT if deadline is None else deadline - monotonic()
+        try:
+            return _attempt_hvsock(address, min(left, HVSOCK_ATTEMPT))
+        except OSError as error:
+            if deadline is None:
+                raise
+            if monotonic() + HVSOCK_PAUSE >= deadline:
+                text = f"connecting to {address.path}:{address.port}: {error}"
+                raise DeadlineExceeded(text) from error
+        sleep(HVSOCK_PAUSE)
+
+
+def _attempt_hvsock(address: Address, timeout: float) -> gsocket.socket:
+    deadline = monotonic() + timeout
+    sock = _connect(gsocket.AF_UNIX, address.unix_name, timeout)
+    try:
+        sock.settimeout(max(0.0, deadline - monotonic()))
+        sock.sendall(b"CONNECT %d\n" % address.port)
+        answer = _read_line(sock, deadline)
+        if not answer.startswith(b"OK"):
+            raise ConnectionRefusedError(f"the hypervisor answered {answer!r}")
+        sock.settimeout(None)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _read_line(sock: gsocket.socket, deadline: float) -> bytes:
+    """A line and not a byte more: what follows is the guest's."""
+    line = b""
+    while not line.endswith(b"\n"):
+        sock.settimeout(max(0.0, deadline - monotonic()))
+        seen = sock.recv(LONGEST_ANSWER, gsocket.MSG_PEEK)
+        end = seen.find(b"\n") + 1 or len(seen)
+        line += sock.recv(end)
+        if not seen or len(line) > LONGEST_ANSWER:
+            raise ConnectionRefusedError(f"the hypervisor answered {line!r}")
+    return line

@@ -1,0 +1,242 @@
+"""The gevent client: any number of calls at once over one connection."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import MethodDescriptor
+
+from kuasar_agent.ttrpc.address import dial
+from kuasar_agent.ttrpc.client_stream import ClientCall, ClientStream, ClientTransport
+from kuasar_agent.ttrpc.connection import ClientConnection, Events
+from kuasar_agent.ttrpc.limits import Limits
+from kuasar_agent.ttrpc.metadata import Metadata, MetadataLike
+from kuasar_agent.ttrpc.service import Method, method_of, snake_case
+from kuasar_agent.ttrpc.status import InvalidArgument
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import ServiceDescriptor
+    from google.protobuf.message import Message
+
+MethodLike = MethodDescriptor | Method | str
+
+
+class CallInfo:
+    """What an interceptor of the client sees and may change."""
+
+    __slots__ = ("metadata", "method", "timeout")
+
+    def __init__(self, method: str, timeout: float | None, metadata: Metadata) -> None:
+        self.method = method
+        """`/service/Method`."""
+        self.timeout = timeout
+        self.metadata = metadata
+
+
+Proceed = Callable[[CallInfo, Any], Any]
+ClientInterceptor = Callable[[CallInfo, Any, Proceed], Any]
+"""Called around a call with its info, the request (None where it is sent as a stream) and the rest
+of the way, which returns the reply or, for a streaming call, its ClientStream."""
+
+
+class Client:
+    """Calls on one connection; when it is lost, a new client is the caller's choice.
+
+    Every method may be used by any number of greenlets at once. `on_close` is called once, when
+    the connection is gone for whatever reason.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        interceptors: Iterable[ClientInterceptor] = (),
+        on_close: Callable[[], object] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self._interceptors = tuple(reversed(tuple(interceptors)))
+        self._methods: dict[MethodDescriptor | str, Method] = {}
+        self._connection = _Connection(sock, ClientConnection(limits), on_close)
+
+    def call(
+        self,
+        method: MethodLike,
+        request: Message,
+        timeout: float | None = None,
+        metadata: MetadataLike = (),
+        *,
+        reply_type: type[Message] | None = None,
+    ) -> Any:
+        """A unary call: the reply.
+
+        `method` is a descriptor or `/service/Method`, looked up among the imported protobuf
+        modules unless `reply_type` is given. Raises the status that the server answered with,
+        DeadlineExceeded when `timeout` seconds pass (the server is told, too), ConnectionClosed,
+        and ResourceExhausted for a request or reply over 4 MiB.
+        """
+        rpc = self._resolve(method, request, reply_type)
+        if rpc.client_streaming or rpc.server_streaming:
+            raise TypeError(f"{rpc.full_name} is not unary")
+        if not self._interceptors:
+            return self._unary(rpc, request, timeout, metadata)
+
+        def proceed(info: CallInfo, request: Any) -> Any:
+            return self._unary(rpc, request, info.timeout, info.metadata)
+
+        return self._intercept(rpc, request, timeout, metadata, proceed)
+
+    def stream(
+        self,
+        method: MethodLike,
+        request: Message | None = None,
+        timeout: float | None = None,
+        metadata: MetadataLike = (),
+    ) -> ClientStream:
+        """Start a streaming call; `request` is for the kind that takes a single one.
+
+        Raises what `call` does, as far as it is known before the server answers.
+        """
+        rpc = self._resolve(method, request, None)
+        if not (rpc.client_streaming or rpc.server_streaming):
+            raise TypeError(f"{rpc.full_name} is unary")
+        if (request is None) != rpc.client_streaming:
+            raise TypeError(
+                f"{rpc.full_name} takes {'no' if rpc.client_streaming else 'a'} request"
+            )
+
+        def proceed(info: CallInfo, request: Any) -> ClientStream:
+            return ClientStream(self._start(rpc, request, info.timeout, info.metadata))
+
+        stream = self._intercept(rpc, request, timeout, metadata, proceed)
+        assert isinstance(stream, ClientStream)
+        return stream
+
+    def stub(self, service: ServiceDescriptor, name: str | None = None) -> Stub:
+        """The service's rpcs as methods in snake_case; `name` replaces its full name."""
+        return Stub(self, {rpc.name: method_of(rpc, name) for rpc in service.methods})
+
+    def close(self) -> None:
+        """End the connection and every call in progress; harmless when done already."""
+        self._connection.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is gone."""
+        return self._connection.closed
+
+    @property
+    def calls(self) -> int:
+        """Calls in progress."""
+        return len(self._connection.core.streams)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _resolve(
+        self, method: MethodLike, request: Message | None, reply_type: type[Message] | None
+    ) -> Method:
+        if isinstance(method, Method):
+            return method
+        rpc = self._methods.get(method)
+        if rpc is None:
+            if reply_type is not None and request is not None and isinstance(method, str):
+                service, _, name = method.removeprefix("/").rpartition("/")
+                return Method(service, name, type(request), reply_type)
+            rpc = method_of(_find(method) if isinstance(method, str) else method)
+            self._methods[method] = rpc
+        return rpc
+
+    def _intercept(
+        self,
+        rpc: Method,
+        request: Message | None,
+        timeout: float | None,
+        metadata: MetadataLike,
+        proceed: Proceed,
+    ) -> Any:
+        for interceptor in self._interceptors:
+            proceed = _wrap(interceptor, proceed)
+        return proceed(CallInfo(rpc.full_name, timeout, Metadata(metadata)), request)
+
+    def _unary(
+        self, rpc: Method, request: Message, timeout: float | None, metadata: MetadataLike
+    ) -> Any:
+        return self._start(rpc, request, timeout, metadata).reply()
+
+    def _start(
+        self, rpc: Method, request: Message | None, timeout: float | None, metadata: MetadataLike
+    ) -> ClientCall:
+        payload = b""
+        if request is not None:
+            if not isinstance(request, rpc.request_type):
+                raise TypeError(f"{rpc.full_name} takes {rpc.request_type.__name__}")
+            payload = request.SerializeToString()
+        return ClientCall(self._connection, rpc, payload, timeout, metadata)
+
+
+class Stub:
+    """One service on a client: `stub.close_io(request, timeout=..., metadata=...)`."""
+
+    def __init__(self, client: Client, methods: Mapping[str, Method]) -> None:
+        for name, rpc in methods.items():
+            streaming = rpc.client_streaming or rpc.server_streaming
+            start = client.stream if streaming else client.call
+            setattr(self, snake_case(name), partial(start, rpc))
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Callable[..., Any]: ...
+
+
+def connect(
+    address: str,
+    timeout: float | None = None,
+    *,
+    interceptors: Iterable[ClientInterceptor] = (),
+    on_close: Callable[[], object] | None = None,
+    limits: Limits | None = None,
+) -> Client:
+    """A client for an address (see `address`), connected within `timeout` seconds."""
+    sock = dial(address, timeout)
+    return Client(sock, interceptors=interceptors, on_close=on_close, limits=limits)
+
+
+class _Connection(ClientTransport):
+    """The client's end, which wakes the calls."""
+
+    def __init__(
+        self, sock: socket.socket, core: ClientConnection, on_close: Callable[[], object] | None
+    ) -> None:
+        self._on_close = on_close
+        super().__init__(sock, core)
+
+    def _handle(self, events: Events) -> None:
+        for _event, stream in events:
+            stream.owner.wake()
+
+    def _on_closed(self) -> None:
+        for stream in self.core.closed():
+            stream.owner.wake()
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            on_close()
+
+
+def _wrap(interceptor: ClientInterceptor, proceed: Proceed) -> Proceed:
+    return lambda info, request: interceptor(info, request, proceed)
+
+
+def _find(method: str) -> MethodDescriptor:
+    service, _, name = method.removeprefix("/").rpartition("/")
+    try:
+        descriptor = descriptor_pool.Default().FindServiceByName(service)
+        return descriptor.methods_by_name[name]
+    except KeyError:
+        raise InvalidArgument(f"no imported protobuf module has {method}") from None

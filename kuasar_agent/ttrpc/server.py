@@ -1,0 +1,213 @@
+"""The gevent server: accepts connections and runs handlers, each in a greenlet of its own."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from gevent.event import Event as Flag
+
+from kuasar_agent.ttrpc.call import Call, Interceptor
+from kuasar_agent.ttrpc.connection import Event, Events, ServerConnection
+from kuasar_agent.ttrpc.limits import Limits
+from kuasar_agent.ttrpc.listener import AnySocket, Listener
+from kuasar_agent.ttrpc.peer import Peer, Policy, peer_of
+from kuasar_agent.ttrpc.service import Method, methods_of
+from kuasar_agent.ttrpc.status import ConnectionClosed, ResourceExhausted
+from kuasar_agent.ttrpc.transport import Transport
+from kuasar_agent.ttrpc.workers import Job, Workers
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import ServiceDescriptor
+
+    from kuasar_agent.ttrpc.stream import Stream
+
+logger = logging.getLogger(__name__)
+
+
+class ServerClosed(ConnectionClosed):
+    """`serve` ended because the server was shut down or closed."""
+
+    def __init__(self) -> None:
+        super().__init__("ttrpc: server closed")
+
+
+class Server:
+    """Serves registered services on any number of listening sockets.
+
+    `interceptors` run around every call, the first outermost. `strict_ids=False` admits clients
+    whose request ids are out of order. `max_concurrent` bounds the handlers in progress for all
+    connections together, those included that outlive their caller. `authorize` is asked before
+    anything is read from a new connection.
+    """
+
+    def __init__(
+        self,
+        interceptors: Iterable[Interceptor] = (),
+        *,
+        strict_ids: bool = True,
+        max_concurrent: int = 4096,
+        max_connections: int = 1024,
+        authorize: Policy | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        # Each call wraps its handler from the inside out.
+        self.interceptors = tuple(reversed(tuple(interceptors)))
+        self.workers = Workers()
+        self.running = 0
+        """Handlers in progress."""
+        self._strict_ids = strict_ids
+        self._max_concurrent = max_concurrent
+        self._max_connections = max_connections
+        self._authorize = authorize
+        self._limits = limits or Limits()
+        self._services: dict[str, Mapping[str, Method]] = {}
+        self._listeners: set[Listener] = set()
+        self._connections: set[_Connection] = set()
+        self._stopping = False
+        self._closed = Flag()
+        self._quiet = Flag()
+
+    def register(
+        self, descriptor: ServiceDescriptor, handler: object, name: str | None = None
+    ) -> None:
+        """Serve a service by `handler`'s methods, named as the rpcs are but in snake_case.
+
+        `name` replaces the service's full name. An rpc that the handler lacks is Unimplemented.
+        """
+        self._services[name or descriptor.full_name] = methods_of(descriptor, handler, name)
+
+    def start(self, listener: AnySocket) -> None:
+        """Accept connections from now on; the server owns the socket. Raises ServerClosed."""
+        if self._stopping:
+            raise ServerClosed
+        self._listeners.add(Listener(listener, self._accept))
+
+    def serve(self, listener: AnySocket) -> None:
+        """The same, blocking until the server is closed. Always ends with ServerClosed."""
+        self.start(listener)
+        self._closed.wait()
+        raise ServerClosed
+
+    def shutdown(self, timeout: float | None = None) -> bool:
+        """Accept nothing more, let the calls in progress end, then close.
+
+        Idle connections are closed at once, the others when their last reply is sent; new calls
+        on them are refused with 14. True when all ended within `timeout` seconds.
+        """
+        self._stop()
+        for connection in list(self._connections):
+            connection.drain()
+        ended = self._is_quiet() or self._quiet.wait(timeout)
+        self.close()
+        return ended
+
+    def close(self) -> None:
+        """Close everything now and cancel every call; `serve` returns."""
+        self._stop()
+        for connection in list(self._connections):
+            connection.close()
+        self._closed.set()
+
+    @property
+    def connections(self) -> int:
+        """Open connections."""
+        return len(self._connections)
+
+    def admit(self) -> bool:
+        """Count one more handler, if there is room."""
+        if self.running >= self._max_concurrent:
+            return False
+        self.running += 1
+        return True
+
+    def release(self) -> None:
+        """A handler has ended."""
+        self.running -= 1
+        if self._stopping and self._is_quiet():
+            self._quiet.set()
+
+    def forget(self, connection: _Connection) -> None:
+        """A connection is closed."""
+        self._connections.discard(connection)
+        if self._stopping and self._is_quiet():
+            self._quiet.set()
+
+    def _is_quiet(self) -> bool:
+        return not self.running and not self._connections
+
+    def _stop(self) -> None:
+        self._stopping = True
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+
+    def _accept(self, sock: socket.socket) -> None:
+        if len(self._connections) >= self._max_connections:
+            logger.warning("%d connections already: refusing one", len(self._connections))
+            sock.close()
+            return
+        try:
+            peer = peer_of(sock)
+            if self._authorize is not None and not self._authorize(sock, peer):
+                logger.warning("ttrpc: invalid credentials: refusing %s", peer)
+                sock.close()
+                return
+        except Exception:
+            # One connection's trouble must not end the accept loop.
+            logger.exception("cannot tell who connected: refusing")
+            sock.close()
+            return
+        core = ServerConnection(self._services, strict_ids=self._strict_ids, limits=self._limits)
+        self._connections.add(_Connection(sock, core, self, peer))
+
+
+class _Connection(Transport):
+    """One client of the server."""
+
+    core: ServerConnection
+
+    def __init__(
+        self, sock: socket.socket, core: ServerConnection, server: Server, peer: Peer
+    ) -> None:
+        self.peer = peer
+        self.interceptors = server.interceptors
+        self._server = server
+        super().__init__(sock, core)
+
+    def drain(self) -> None:
+        """Refuse new calls; close when none is left and everything is sent."""
+        self.core.draining = True
+        self.close_when_idle = True
+        self.ask_flush()
+
+    def call_ended(self, stream: Stream) -> None:
+        """A handler has ended and its result is queued."""
+        self.core.forget(stream)
+        self._server.release()
+        self.ask_flush()
+
+    def _handle(self, events: Events) -> None:
+        calls: list[Job] = []
+        for event, stream in events:
+            if event is Event.OPENED:
+                if self._server.admit():
+                    calls.append(Call(stream, self))
+                else:
+                    self.core.fail(stream, ResourceExhausted("ttrpc: too many calls in progress"))
+            elif stream.owner is None:
+                # Refused a moment ago; the rest of what it sent came in the same read.
+                continue
+            elif event is Event.FAILED:
+                stream.owner.cancel()
+            else:
+                stream.owner.wake()
+        if calls:
+            self._server.workers.run(calls)
+
+    def _on_closed(self) -> None:
+        for stream in self.core.closed():
+            stream.owner.cancel()
+        self._server.forget(self)

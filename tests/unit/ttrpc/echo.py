@@ -1,0 +1,117 @@
+"""The service under test: every kind of method on well-known message types."""
+
+from __future__ import annotations
+
+from gevent.event import Event
+from gevent.queue import Queue
+from google.protobuf import descriptor_pb2, descriptor_pool, empty_pb2, wrappers_pb2
+from google.protobuf.descriptor import ServiceDescriptor
+
+from kuasar_agent.ttrpc import Context, ServerStream, cancellable
+from kuasar_agent.ttrpc.status import NotFound
+
+NAME = "ttrpc.test.Echo"
+STRING = ".google.protobuf.StringValue"
+BYTES = ".google.protobuf.BytesValue"
+INT = ".google.protobuf.Int64Value"
+EMPTY = ".google.protobuf.Empty"
+
+METHODS = (
+    ("Echo", STRING, STRING, False, False),
+    ("EchoBytes", BYTES, BYTES, False, False),
+    ("Nothing", EMPTY, EMPTY, False, False),
+    ("Raise", STRING, STRING, False, False),
+    ("Block", STRING, STRING, False, False),
+    ("Wait", STRING, STRING, False, False),
+    ("Missing", STRING, STRING, False, False),
+    ("Count", INT, INT, False, True),
+    ("Blobs", INT, BYTES, False, True),
+    ("Sum", INT, INT, True, False),
+    ("Swallow", BYTES, INT, True, False),
+    ("Chat", STRING, STRING, True, True),
+    ("ChatBytes", BYTES, BYTES, True, True),
+    ("Hold", BYTES, BYTES, True, True),
+)
+
+
+def _descriptor() -> ServiceDescriptor:
+    file = descriptor_pb2.FileDescriptorProto(
+        name="ttrpc_test_echo.proto",
+        package="ttrpc.test",
+        syntax="proto3",
+        dependency=[
+            wrappers_pb2.DESCRIPTOR.name,
+            empty_pb2.DESCRIPTOR.name,
+        ],
+    )
+    service = file.service.add(name="Echo")
+    for name, request, reply, client_streaming, server_streaming in METHODS:
+        service.method.add(
+            name=name,
+            input_type=request,
+            output_type=reply,
+            client_streaming=client_streaming,
+            server_streaming=server_streaming,
+        )
+    pool = descriptor_pool.Default()
+    pool.Add(file)
+    return pool.FindServiceByName(NAME)
+
+
+SERVICE = _descriptor()
+
+
+class Echo:
+    """Handlers, and hooks for tests to see inside them."""
+
+    def __init__(self) -> None:
+        self.release = Event()
+        self.entered = Event()
+        self.contexts: list[Context] = []
+        self.finished: Queue[str] = Queue()
+        self.error: BaseException = NotFound("no such thing")
+
+    def echo(self, ctx: Context, request: wrappers_pb2.StringValue) -> wrappers_pb2.StringValue:
+        self.contexts.append(ctx)
+        return request
+
+    def echo_bytes(
+        self, _ctx: Context, request: wrappers_pb2.BytesValue
+    ) -> wrappers_pb2.BytesValue:
+        return request
+
+    def nothing(self, _ctx: Context, _request: empty_pb2.Empty) -> None:
+        return None
+
+    def raise_(self, _ctx: Context, _request: wrappers_pb2.StringValue) -> None:
+        raise self.error
+
+    def block(self, ctx: Context, request: wrappers_pb2.StringValue) -> wrappers_pb2.StringValue:
+        """Runs to its end whatever happens to the caller."""
+        self.contexts.append(ctx)
+        self.entered.set()
+        self.release.wait()
+        self.finished.put("block")
+        return request
+
+    @cancellable
+    def wait(self, ctx: Context, request: wrappers_pb2.StringValue) -> wrappers_pb2.StringValue:
+        """Killed when the caller is gone."""
+        self.contexts.append(ctx)
+        self.entered.set()
+        try:
+            self.release.wait()
+        finally:
+            self.finished.put("wait")
+        return request
+
+    def count(self, _ctx: Context, request: wrappers_pb2.Int64Value, stream: ServerStream) -> None:
+        for number in range(request.value):
+            stream.send(wrappers_pb2.Int64Value(value=number))
+
+    def sum(self, _ctx: Context, stream: ServerStream) -> wrappers_pb2.Int64Value:
+        return wrappers_pb2.Int64Value(value=sum(message.value for message in stream))
+
+    def chat(self, _ctx: Context, stream: ServerStream) -> None:
+        for message in stream:
+            stream.send(message)
