@@ -119,6 +119,8 @@ class Connection:
 
     def forget(self, stream: Stream) -> None:
         """Drop what a stream has received: nobody will take it."""
+        if not stream.inbox:
+            return
         self.inbox_size -= stream.inbox_size
         stream.inbox_size = 0
         stream.inbox = None
@@ -156,11 +158,13 @@ class Connection:
     def _overflow(self, stream: Stream) -> tuple[Event, Stream]:
         raise NotImplementedError
 
-    def _deliver(self, stream: Stream, message: bytes) -> None:
+    def _deliver(self, stream: Stream, message: bytes, events: Events) -> None:
         if stream.inbox is None:
             stream.inbox = deque()
         if not stream.inbox:
+            # Whoever waits for messages is told once, and then takes all there are.
             self._holding.add(stream)
+            events.append((Event.CHANGED, stream))
         size = len(message) + MESSAGE_OVERHEAD
         stream.inbox.append(message)
         stream.inbox_size += size
@@ -248,11 +252,11 @@ class ServerConnection(Connection):
         self.outbox.append(encode(stream_id, RESPONSE, 0, payload))
 
     def _receive_request(self, stream_id: int, payload: bytes, events: Events) -> None:
-        if self._is_reused(stream_id):
+        if stream_id <= self._last_id and self._is_reused(stream_id):
             text = "StreamID cannot be re-used and must increment"
             self._refuse(stream_id, Code.INVALID_ARGUMENT, text)
             return
-        self._last_id = stream_id
+        self._last_id = max(self._last_id, stream_id)
         try:
             stream = self._open(stream_id, payload)
         except StatusError as error:
@@ -262,9 +266,7 @@ class ServerConnection(Connection):
         events.append((Event.OPENED, stream))
 
     def _is_reused(self, stream_id: int) -> bool:
-        if self._strict_ids:
-            return stream_id <= self._last_id
-        return stream_id == self._last_id or stream_id in self.streams
+        return self._strict_ids or stream_id == self._last_id or stream_id in self.streams
 
     def _open(self, stream_id: int, data: bytes) -> Stream:
         request = envelope.decode_request(data)
@@ -278,20 +280,21 @@ class ServerConnection(Connection):
             raise ConnectionClosed("ttrpc: server closed")
         if len(self.streams) >= self.limits.streams:
             raise ResourceExhausted("ttrpc: too many calls in progress on this connection")
-        # The caller's time is over: work that changes something must not begin.
-        if request.timeout_nano < 0:
-            raise DeadlineExceeded("context deadline exceeded")
-        if len(request.metadata) > MOST_METADATA:
-            raise ResourceExhausted(f"ttrpc: more than {MOST_METADATA} metadata entries")
         payload = request.payload
         stream = Stream(stream_id, method, payload)
-        stream.timeout_nano = request.timeout_nano
-        if request.metadata:
-            stream.metadata = tuple((pair.key, pair.value) for pair in request.metadata)
+        if timeout := request.timeout_nano:
+            # The caller's time is over: work that changes something must not begin.
+            if timeout < 0:
+                raise DeadlineExceeded("context deadline exceeded")
+            stream.timeout_nano = timeout
+        if metadata := request.metadata:
+            if len(metadata) > MOST_METADATA:
+                raise ResourceExhausted(f"ttrpc: more than {MOST_METADATA} metadata entries")
+            stream.metadata = tuple((pair.key, pair.value) for pair in metadata)
         if not method.client_streaming:
             stream.remote_closed = True
         elif payload:
-            self._deliver(stream, payload)
+            self._deliver(stream, payload, [])
         return stream
 
     def _receive_message(
@@ -311,10 +314,9 @@ class ServerConnection(Connection):
                 self._refuse(stream_id, Code.INVALID_ARGUMENT, text)
         else:
             if not flags & NO_DATA:
-                self._deliver(stream, payload)
+                self._deliver(stream, payload, events)
             if flags & REMOTE_CLOSED:
                 stream.remote_closed = True
-            if flags & REMOTE_CLOSED or not flags & NO_DATA:
                 events.append((Event.CHANGED, stream))
 
     def _receive_oversize(
@@ -406,13 +408,13 @@ class ClientConnection(Connection):
                     self._end(stream, ResourceExhausted(oversize_text(payload)))
                     events.append((Event.ENDED, stream))
             elif kind == RESPONSE:
-                self._receive_response(stream, payload)
+                self._receive_response(stream, payload, events)
                 events.append((Event.ENDED, stream))
             elif kind == DATA:
                 self._receive_message(stream, flags, payload, events)
         return events
 
-    def _receive_response(self, stream: Stream, data: bytes) -> None:
+    def _receive_response(self, stream: Stream, data: bytes, events: Events) -> None:
         error: StatusError | None
         try:
             payload, error = envelope.decode_response(data)
@@ -421,7 +423,7 @@ class ClientConnection(Connection):
         if error is None and stream.method.server_streaming:
             # An OK Response ends a stream of messages, too; an empty one is not a message.
             if payload:
-                self._deliver(stream, payload)
+                self._deliver(stream, payload, events)
             stream.remote_closed = True
         else:
             stream.payload = payload
@@ -434,13 +436,11 @@ class ClientConnection(Connection):
             events.append((Event.ENDED, stream))
             return
         if not flags & NO_DATA:
-            self._deliver(stream, payload)
+            self._deliver(stream, payload, events)
         if flags & REMOTE_CLOSED:
             stream.remote_closed = True
             self._end(stream)
             events.append((Event.ENDED, stream))
-        elif not flags & NO_DATA:
-            events.append((Event.CHANGED, stream))
 
     def _overflow(self, stream: Stream) -> tuple[Event, Stream]:
         self._end(stream, StreamFull())
@@ -448,6 +448,6 @@ class ClientConnection(Connection):
 
     def _end(self, stream: Stream, error: StatusError | None = None) -> None:
         # Go servers before 1.2.8 die of Data on a call that they have ended.
-        if not stream.ended and stream.method.client_streaming and self.outbox:
+        if not stream.ended and stream.method.client_streaming and self.outbox.size:
             self.outbox.drop(stream.id)
         super()._end(stream, error)

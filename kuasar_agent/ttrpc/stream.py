@@ -90,6 +90,10 @@ class Outbox:
 
     def consume(self, sent: int) -> None:
         """Forget what the kernel took."""
+        if sent == self.size:
+            self._frames.clear()
+            self._offset = self.size = 0
+            return
         self.size -= sent
         sent += self._offset
         frames = self._frames
@@ -116,6 +120,3 @@ class Outbox:
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._frames)
-
-    def __bool__(self) -> bool:
-        return bool(self._frames)

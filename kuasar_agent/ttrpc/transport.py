@@ -92,11 +92,11 @@ class Transport:
 
     def ask_flush(self) -> None:
         """Have what was queued sent once everything that is ready to run has run."""
-        if self.closed:
+        if self._flush_asked or self.closed:
             return
         if self._writing:
             self._drop_if_deaf()
-        elif not self._flush_asked:
+        else:
             self._flush_asked = True
             self._run_callback(self._flush)
 
@@ -180,7 +180,7 @@ class Transport:
             return
         try:
             for _ in range(SENDS_AT_ONCE):
-                if not outbox:
+                if not outbox.size:
                     break
                 outbox.consume(self._socket.sendmsg(outbox.peek(FRAMES_AT_ONCE)))
         except (BlockingIOError, InterruptedError):
@@ -188,19 +188,22 @@ class Transport:
         except OSError:
             self.close()
             return
-        if bool(outbox) != self._writing:
-            self._writing = not self._writing
-            if self._writing:
-                self._writer.start(self._flush)
-            else:
-                self._writer.stop()
+        if self._writing or outbox.size:
+            self._watch_writable(bool(outbox.size))
         if self._room is not None and outbox.size < self._limits.outbox_wait:
             self._room.set()
             self._room = None
-        if self.close_when_idle and not outbox and not self.core.streams:
+        if self.close_when_idle and not outbox.size and not self.core.streams:
             self.close()
-        else:
-            self._drop_if_deaf()
+
+    def _watch_writable(self, wanted: bool) -> None:
+        if wanted != self._writing:
+            self._writing = wanted
+            if wanted:
+                self._writer.start(self._flush)
+            else:
+                self._writer.stop()
+        self._drop_if_deaf()
 
     def _drop_if_deaf(self) -> None:
         unsent = self.core.outbox.size

@@ -109,6 +109,17 @@ class Echo:
         for number in range(request.value):
             stream.send(wrappers_pb2.Int64Value(value=number))
 
+    def blobs(
+        self, _ctx: Context, request: wrappers_pb2.Int64Value, stream: ServerStream
+    ) -> None:
+        """As many messages as the request's high half says, each of its low half's size."""
+        message = wrappers_pb2.BytesValue(value=bytes(request.value & 0xFFFFFFFF))
+        for _ in range(request.value >> 32):
+            stream.send(message)
+
+    def swallow(self, _ctx: Context, stream: ServerStream) -> wrappers_pb2.Int64Value:
+        return wrappers_pb2.Int64Value(value=sum(len(message.value) for message in stream))
+
     def sum(self, _ctx: Context, stream: ServerStream) -> wrappers_pb2.Int64Value:
         return wrappers_pb2.Int64Value(value=sum(message.value for message in stream))
 
