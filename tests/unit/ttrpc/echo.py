@@ -8,7 +8,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, empty_pb2, wrappers
 from google.protobuf.descriptor import ServiceDescriptor
 
 from kuasar_agent.ttrpc import Context, ServerStream, cancellable
-from kuasar_agent.ttrpc.status import NotFound
+from kuasar_agent.ttrpc.status import NotFound, StatusError
 
 NAME = "ttrpc.test.Echo"
 STRING = ".google.protobuf.StringValue"
@@ -20,7 +20,7 @@ METHODS = (
     ("Echo", STRING, STRING, False, False),
     ("EchoBytes", BYTES, BYTES, False, False),
     ("Nothing", EMPTY, EMPTY, False, False),
-    ("Raise", STRING, STRING, False, False),
+    ("Throw", STRING, STRING, False, False),
     ("Block", STRING, STRING, False, False),
     ("Wait", STRING, STRING, False, False),
     ("Missing", STRING, STRING, False, False),
@@ -30,7 +30,11 @@ METHODS = (
     ("Swallow", BYTES, INT, True, False),
     ("Chat", STRING, STRING, True, True),
     ("ChatBytes", BYTES, BYTES, True, True),
+    ("Failing", INT, INT, False, True),
+    ("Late", STRING, STRING, True, True),
+    ("Goodbye", STRING, STRING, True, True),
     ("Hold", BYTES, BYTES, True, True),
+    ("Idle", BYTES, BYTES, True, True),
 )
 
 
@@ -83,7 +87,7 @@ class Echo:
     def nothing(self, _ctx: Context, _request: empty_pb2.Empty) -> None:
         return None
 
-    def raise_(self, _ctx: Context, _request: wrappers_pb2.StringValue) -> None:
+    def throw(self, _ctx: Context, _request: wrappers_pb2.StringValue) -> None:
         raise self.error
 
     def block(self, ctx: Context, request: wrappers_pb2.StringValue) -> wrappers_pb2.StringValue:
@@ -109,9 +113,7 @@ class Echo:
         for number in range(request.value):
             stream.send(wrappers_pb2.Int64Value(value=number))
 
-    def blobs(
-        self, _ctx: Context, request: wrappers_pb2.Int64Value, stream: ServerStream
-    ) -> None:
+    def blobs(self, _ctx: Context, request: wrappers_pb2.Int64Value, stream: ServerStream) -> None:
         """As many messages as the request's high half says, each of its low half's size."""
         message = wrappers_pb2.BytesValue(value=bytes(request.value & 0xFFFFFFFF))
         for _ in range(request.value >> 32):
@@ -126,3 +128,41 @@ class Echo:
     def chat(self, _ctx: Context, stream: ServerStream) -> None:
         for message in stream:
             stream.send(message)
+
+    chat_bytes = chat
+
+    def failing(self, ctx: Context, request: wrappers_pb2.Int64Value, stream: ServerStream) -> None:
+        self.count(ctx, request, stream)
+        raise NotFound("no more")
+
+    def late(self, _ctx: Context, stream: ServerStream) -> None:
+        """Goes on after the client has sent all."""
+        for _ in stream:
+            pass
+        self.entered.set()
+        self.release.wait()
+        stream.send(wrappers_pb2.StringValue(value="late"))
+
+    def goodbye(self, _ctx: Context, stream: ServerStream) -> None:
+        """Ends without waiting for the client to end."""
+        stream.send(wrappers_pb2.StringValue(value="bye"))
+
+    @cancellable
+    def hold(self, ctx: Context, _stream: ServerStream) -> None:
+        """Never takes a message."""
+        self.contexts.append(ctx)
+        self.entered.set()
+        try:
+            self.release.wait()
+        finally:
+            self.finished.put("hold")
+
+    def idle(self, _ctx: Context, stream: ServerStream) -> None:
+        """Waits for a message and tells how the wait ended."""
+        self.entered.set()
+        try:
+            stream.recv()
+            self.finished.put("received")
+        except StatusError as error:
+            self.finished.put(error.message)
+            raise
