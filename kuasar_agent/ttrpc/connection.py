@@ -400,19 +400,30 @@ class ClientConnection(Connection):
         """Take bytes from the server. Frames for unknown streams are ignored."""
         events: Events = []
         for stream_id, kind, flags, payload in self._frames.feed(data):
+            if kind not in (RESPONSE, DATA):
+                continue
             stream = self.streams.get(stream_id)
+            if (kind == RESPONSE or flags & REMOTE_CLOSED) and self.outbox.size:
+                self._withhold(stream_id, stream)
             if stream is None:
                 continue
             if isinstance(payload, int):
-                if kind in (RESPONSE, DATA):
-                    self._end(stream, ResourceExhausted(oversize_text(payload)))
-                    events.append((Event.ENDED, stream))
+                self._end(stream, ResourceExhausted(oversize_text(payload)))
+                events.append((Event.ENDED, stream))
             elif kind == RESPONSE:
                 self._receive_response(stream, payload, events)
                 events.append((Event.ENDED, stream))
-            elif kind == DATA:
+            else:
                 self._receive_message(stream, flags, payload, events)
         return events
+
+    def _withhold(self, stream_id: int, stream: Stream | None) -> None:
+        """Go servers before 1.2.8 die of Data on a call that they have ended: drop what is queued.
+
+        An unknown stream may be one that was abandoned with Data still unsent.
+        """
+        if stream is None or stream.method.client_streaming:
+            self.outbox.drop(stream_id)
 
     def _receive_response(self, stream: Stream, data: bytes, events: Events) -> None:
         error: StatusError | None
@@ -445,9 +456,3 @@ class ClientConnection(Connection):
     def _overflow(self, stream: Stream) -> tuple[Event, Stream]:
         self._end(stream, StreamFull())
         return Event.ENDED, stream
-
-    def _end(self, stream: Stream, error: StatusError | None = None) -> None:
-        # Go servers before 1.2.8 die of Data on a call that they have ended.
-        if not stream.ended and stream.method.client_streaming and self.outbox.size:
-            self.outbox.drop(stream.id)
-        super()._end(stream, error)

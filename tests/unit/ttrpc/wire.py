@@ -127,7 +127,13 @@ class Wire(Protocol):
         """Let the handlers that hold on go on."""
 
 
-def only(wire: Wire) -> Frame:
+class Source(Protocol):
+    """Where frames come from."""
+
+    def receive(self, count: int = 1) -> list[Frame]: ...
+
+
+def only(wire: Source) -> Frame:
     """The next frame."""
     return wire.receive(1)[0]
 
