@@ -43,6 +43,7 @@ class CallOwner(Protocol):
     core: ServerConnection
     peer: Peer
     interceptors: tuple[Interceptor, ...]
+    closed: bool
 
     def ask_flush(self) -> None: ...
 
@@ -80,7 +81,7 @@ class Call(Context):
     def run(self, worker: greenlet) -> None:
         """Run the handler to its end and send what comes of it. Raises nothing."""
         stream = self._stream
-        if not stream.ended:
+        if not (stream.ended or self._connection.closed):
             self._worker = worker
             try:
                 self._succeed(self._invoke())
