@@ -20,6 +20,7 @@ from kuasar_agent.ttrpc import Server, vsock_host_only
 
 log = get_logger(__name__)
 
+
 class Settings(NamedTuple):
     """What differs between a guest and a test on the host."""
 
