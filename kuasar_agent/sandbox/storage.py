@@ -63,11 +63,14 @@ class Storages:
         no sense, DeadlineExceeded for a device that does not come, AlreadyExists for a mount point
         that another storage has, NotFound or FailedPrecondition when the kernel refuses.
         """
-        parsed = [parse_storage(raw) for raw in storages]
-        steps = [(storage, prepare(storage), self._check(storage)) for storage in parsed]
+        steps = []
+        for raw in storages:
+            storage = parse_storage(raw)
+            resolve = prepare(storage)
+            steps.append((storage._replace(mount_point=self._check(storage)), resolve))
         try:
-            for storage, resolve, mount_point in steps:
-                self._hold(container_id, storage, mount_point, resolve, deadline)
+            for storage, resolve in steps:
+                self._hold(container_id, storage, resolve, deadline)
         except BaseException:
             self.release(container_id)
             raise
@@ -102,13 +105,9 @@ class Storages:
         return path
 
     def _hold(
-        self,
-        container_id: str,
-        storage: Storage,
-        mount_point: str,
-        resolve: Resolve,
-        deadline: float | None,
+        self, container_id: str, storage: Storage, resolve: Resolve, deadline: float | None
     ) -> None:
+        mount_point = storage.mount_point
         while True:
             held = self._held.setdefault(mount_point, _Held(storage))
             with _locked(held.lock, mount_point, deadline):
@@ -117,7 +116,7 @@ class Storages:
                 if not held.users:
                     held.storage = storage
                     try:
-                        self._make(held, mount_point, resolve, deadline)
+                        self._make(held, resolve, deadline)
                     except BaseException:
                         del self._held[mount_point]
                         raise
@@ -129,10 +128,9 @@ class Storages:
                 held.users.add(container_id)
                 return
 
-    def _make(
-        self, held: _Held, mount_point: str, resolve: Resolve, deadline: float | None
-    ) -> None:
+    def _make(self, held: _Held, resolve: Resolve, deadline: float | None) -> None:
         storage, started = held.storage, monotonic()
+        mount_point = storage.mount_point
         off_hub(self._check_links, mount_point)
         plan = resolve(self._devices, deadline)
         if isinstance(plan, Directory):
