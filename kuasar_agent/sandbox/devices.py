@@ -108,6 +108,7 @@ class Devices:
         """
         started = monotonic()
         deadline = started + PATIENCE if deadline is None else deadline
+        said = False
         changed = Event()
         self._waiters.add(changed)
         try:
@@ -121,6 +122,9 @@ class Devices:
                     raise DeadlineExceeded(
                         f"timeout waiting for device {what}: not there after {waited:.1f} s"
                     )
+                if not said:
+                    log.info("waiting for device", device=what)
+                    said = True
                 changed.wait(remaining if self._socket else min(remaining, _LOOK_AGAIN))
         finally:
             self._waiters.discard(changed)

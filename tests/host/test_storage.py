@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import gevent
 import pytest
 
+from kuasar_agent.api import task_pb2
 from kuasar_agent.linux.mount import MountInfo, mounts
 from kuasar_agent.linux.uevent import Uevent
 from kuasar_agent.sandbox.devices import Devices
@@ -26,6 +28,7 @@ from kuasar_agent.ttrpc.status import (
     NotFound,
     StatusError,
 )
+from tests.host.agent import Agent
 from tests.host.isolation import isolated
 
 HANGS_AFTER = 30.0
@@ -617,3 +620,60 @@ def test_a_mount_point_that_cannot_be_removed_is_logged(
     log = capfd.readouterr().err
     assert "storage not given back" in log
     assert os.strerror(errno.ENOTEMPTY) in log or "ENOTEMPTY" in log
+
+
+def storages_of(agent: Agent, id: str, *storages: dict[str, Any]) -> None:
+    """Write what a container needs; every mount point is on the share."""
+    listed = [
+        {"mount_point": str(agent.state / f"storage{number}"), "options": []} | storage
+        for number, storage in enumerate(storages)
+    ]
+    (agent.state / id / f"storage-{id}").write_text(json.dumps(listed))
+
+
+def mounted(agent: Agent) -> list[str]:
+    return [
+        entry.target
+        for entry in mounts(f"/proc/{agent.pid}/mountinfo")
+        if entry.target.startswith(str(agent.state))
+    ]
+
+
+@pytest.mark.parametrize("runtime", ["crun", "runc"])
+def test_a_container_stands_on_its_storages_and_gives_them_back(agent: Agent) -> None:
+    id = agent.bundle("sh", "-c", "echo hello > /file; exec sleep 1000")
+    file = agent.state / id / "config.json"
+    spec = json.loads(file.read_text())
+    spec["root"]["path"] = str(agent.state / "storage0")
+    file.write_text(json.dumps(spec))
+    storages_of(
+        agent,
+        id,
+        {"driver": "bind", "source": str(agent.rootfs)},
+        {"driver": "ephemeral", "fstype": "tmpfs"},
+    )
+    agent.create(id)
+    agent.start(id)
+    assert mounted(agent) == [str(agent.state / "storage0"), str(agent.state / "storage1")]
+    agent.delete(id)
+    assert mounted(agent) == []
+    assert not (agent.state / "storage0").exists()
+    assert (agent.rootfs / "bin").exists()
+
+
+@pytest.mark.parametrize("runtime", ["crun", "runc"])
+def test_a_create_that_fails_gives_the_storages_back(agent: Agent) -> None:
+    id = agent.bundle("no-such-command")
+    storages_of(agent, id, {"driver": "ephemeral"}, {"driver": "local"})
+    with pytest.raises(StatusError, match="no-such-command"):
+        agent.create(id)
+    assert mounted(agent) == []
+    assert [path.name for path in agent.state.iterdir()] == [id]
+
+
+def test_a_disk_that_never_comes_is_answered_before_the_caller_gives_up(agent: Agent) -> None:
+    id = agent.bundle("true")
+    storages_of(agent, id, {"driver": "blk", "source": "0000:00:1e.7"})
+    request = task_pb2.CreateTaskRequest(id=id, options=agent.options())
+    with pytest.raises(DeadlineExceeded, match=r"device blk 0000:00:1e\.7: not there after"):
+        agent.tasks.create(request, timeout=2.0)
