@@ -28,6 +28,8 @@ HARDWARE = [
     *("-smp", "maxcpus=2", "-m", "slots=4,maxmem=2G"),
     *("-device", f"pci-bridge,id=bridge,chassis_nr=99,addr={BRIDGE:#x}"),
     *("-device", "virtio-scsi-pci,id=scsi"),
+    *("-fsdev", "local,id=plan9,path=plan9,security_model=none"),
+    *("-device", "virtio-9p-pci,fsdev=plan9,mount_tag=plan9"),
 ]
 
 
@@ -44,9 +46,19 @@ class Host(Guest):
 
     def run_on(self, storages: Sequence[dict[str, Any]], *command: str, root: str = "") -> Result:
         """Run a container that has the storages at /data0, /data1, … or one of them as its root."""
+        with self._standing_on(storages, root):
+            return self.run(*command)
+
+    def bundle_on(self, storages: Sequence[dict[str, Any]], *command: str) -> str:
+        """The id of a new bundle that has the storages."""
+        with self._standing_on(storages):
+            return self.bundle(command)
+
+    @contextlib.contextmanager
+    def _standing_on(self, storages: Sequence[dict[str, Any]], root: str = "") -> Iterator[None]:
         self._storages, self._root = list(storages), root
         try:
-            return self.run(*command)
+            yield
         finally:
             self._storages, self._root = [], ""
 
@@ -128,7 +140,10 @@ class Host(Guest):
 
 @pytest.fixture(scope="module")
 def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    options = config(tmp_path_factory.mktemp("vm"), root_ports=3, arguments=HARDWARE)
+    directory = tmp_path_factory.mktemp("vm")
+    (directory / "plan9").mkdir()
+    (directory / "plan9/name").write_text("9p")
+    options = config(directory, root_ports=3, arguments=HARDWARE)
     with MicroVM.boot(options) as vm:
         host = Host(vm)
         yield host
@@ -246,9 +261,7 @@ def test_a_disk_that_is_plugged_late_is_waited_for(host: Host, ext4: Path) -> No
 
 
 def test_a_disk_that_never_comes_is_named(host: Host) -> None:
-    host._storages = [host.storage("blk", "0000:00:1e.0", fstype="ext4")]
-    id = host.bundle(["true"])
-    host._storages = []
+    id = host.bundle_on([host.storage("blk", "0000:00:1e.0", fstype="ext4")], "true")
     with pytest.raises(DeadlineExceeded, match=r"device blk 0000:00:1e\.0: not there after"):
         host.task.create(task_pb2.CreateTaskRequest(id=id), timeout=2.0)
 
@@ -269,9 +282,7 @@ def test_two_containers_share_a_disk_whichever_is_deleted_first(host: Host, ext4
     with host.plugged("virtio-blk-pci", ext4, bus="rp1"):
         storage = host.storage("blk", host.place("rp1"), fstype="ext4")
         for first, second in ((0, 1), (1, 0)):
-            host._storages = [storage]
-            ids = [host.bundle(["sleep", "1000"]) for _ in range(2)]
-            host._storages = []
+            ids = [host.bundle_on([storage], "sleep", "1000") for _ in range(2)]
             for id in ids:
                 host.task.create(task_pb2.CreateTaskRequest(id=id), timeout=HANGS_AFTER)
             host.task.delete(task_pb2.DeleteRequest(id=ids[first]), timeout=HANGS_AFTER)
@@ -280,10 +291,9 @@ def test_two_containers_share_a_disk_whichever_is_deleted_first(host: Host, ext4
 
 
 def test_a_disk_that_vanishes_while_it_is_mounted_is_given_back(host: Host, ext4: Path) -> None:
-    host._storages = [host.storage("blk", host.place("rp1"), fstype="ext4", options=["ro"])]
+    storage = host.storage("blk", host.place("rp1"), fstype="ext4", options=["ro"])
+    id = host.bundle_on([storage], "sleep", "1000")
     with host.plugged("virtio-blk-pci", ext4, bus="rp1"):
-        id = host.bundle(["sleep", "1000"])
-        host._storages = []
         host.task.create(task_pb2.CreateTaskRequest(id=id), timeout=HANGS_AFTER)
     host.task.delete(task_pb2.DeleteRequest(id=id), timeout=HANGS_AFTER)
 
@@ -307,6 +317,11 @@ def test_a_second_share_is_mounted_by_its_tag(host: Host, tmp_path: Path) -> Non
             assert host.run_on([storage], "cat", "/data0/name").stdout == b"share"
         host.qmp.execute("chardev-remove", id="second")
         daemon.terminate()
+
+
+def test_a_share_over_9p_is_mounted_by_its_tag(host: Host) -> None:
+    storage = host.storage("9p", "plan9", options=["nodev"])
+    assert host.run_on([storage], "cat", "/data0/name").stdout == b"9p"
 
 
 def test_bad_storages_are_refused(host: Host) -> None:
