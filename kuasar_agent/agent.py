@@ -34,6 +34,8 @@ class Settings(NamedTuple):
     runtime: str = ""
     """The OCI runtime to prefer."""
     rescan: Callable[[], None] = lambda: None
+    debug_shell: str = ""
+    """The program that the debug console runs; without one its port stays closed."""
 
 
 class Agent:
@@ -64,6 +66,20 @@ class Agent:
         self.reaper.start()
         self._signals = ignore_termination(_report_signal)
         self.server.start(self._settings.listen(1024))
+        if self._settings.debug_shell:
+            self._open_console(self._settings.debug_shell)
+
+    def _open_console(self, shell: str) -> None:
+        # Needed for debugging only, and only once the agent serves.
+        from kuasar_agent import console
+
+        try:
+            listener = self._settings.listen(console.PORT)
+        except OSError as error:
+            log.error("no debug console", port=console.PORT, error=error)
+            return
+        console.Console(self.reaper, shell, self._settings.admit).start(listener)
+        log.info("debug console", port=console.PORT, shell=shell)
 
     def run(self) -> None:
         """Let the greenlets run, for ever."""

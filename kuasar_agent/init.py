@@ -49,6 +49,7 @@ def _serve(timeline: Timeline) -> None:
                 admit=peers,
                 runtime=config.runtime,
                 rescan=rescan_pci,
+                debug_shell=config.debug_shell if config.debug else "",
             )
         )
         house.start()
