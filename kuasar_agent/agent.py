@@ -1,7 +1,10 @@
 """The house put together: who is built from what, in the order in which it comes to life."""
 
+import logging
 import os
+import traceback
 from collections.abc import Callable
+from socket import VMADDR_CID_HOST
 from typing import Any, NamedTuple
 
 import gevent
@@ -13,14 +16,9 @@ from kuasar_agent.containers.transports import StreamPorts
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Reaper, ignore_termination
 from kuasar_agent.services import sandbox, task
-from kuasar_agent.ttrpc import Server
+from kuasar_agent.ttrpc import Server, vsock_host_only
 
 log = get_logger(__name__)
-
-HOST_CID = 2
-
-Admit = Callable[[Any], bool]
-"""Decides by its address whether a peer may talk to the agent."""
 
 
 class Settings(NamedTuple):
@@ -30,7 +28,8 @@ class Settings(NamedTuple):
     """The directory shared by the host, with a bundle per container."""
     listen: Callable[[int], socket]
     """Opens a port of the guest."""
-    admit: Admit
+    host_only: bool = True
+    """Containers share the guest's AF_VSOCK and must not call their own agent."""
     runtime: str = ""
     """The OCI runtime to prefer."""
     rescan: Callable[[], None] = lambda: None
@@ -44,7 +43,7 @@ class Agent:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.reaper = Reaper()
-        ports = StreamPorts(settings.listen, settings.admit)
+        ports = StreamPorts(settings.listen, _is_host if settings.host_only else _is_anyone)
         self.containers = Containers(
             self.reaper,
             ports,
@@ -52,9 +51,7 @@ class Agent:
             runtime=settings.runtime,
             rescan=settings.rescan,
         )
-        self.server = Server(
-            authorize=lambda _, peer: settings.admit(peer), on_error=_report_handler
-        )
+        self.server = Server(authorize=vsock_host_only if settings.host_only else None)
         tasks = task.TaskService(self.containers)
         self.server.register(task.SERVICE, tasks)
         self.server.register(task.SERVICE, tasks, name=task.V3_NAME)
@@ -64,6 +61,7 @@ class Agent:
     def start(self) -> None:
         """Reap from now on, then answer calls. Raises OSError when the port cannot be had."""
         self.reaper.start()
+        logging.getLogger("kuasar_agent.ttrpc").addHandler(_LibraryLog(logging.WARNING))
         self._signals = ignore_termination(_report_signal)
         self.server.start(self._settings.listen(1024))
         if self._settings.debug_shell:
@@ -86,12 +84,11 @@ class Agent:
         gevent.get_hub().join()
 
 
-def only_host(address: Any) -> bool:
-    """Admit the host. Containers share the guest's AF_VSOCK and must not call their own agent."""
-    return bool(address[0] == HOST_CID)
+def _is_host(address: Any) -> bool:
+    return bool(address[0] == VMADDR_CID_HOST)
 
 
-def anyone(address: Any) -> bool:
+def _is_anyone(_: Any) -> bool:
     return True
 
 
@@ -100,8 +97,13 @@ def describe() -> dict[str, str]:
     return {"version": __version__, "kernel": os.uname().release}
 
 
-def _report_handler(method: str, error: BaseException) -> None:
-    log.error("call failed", method=method, error=error)
+class _LibraryLog(logging.Handler):
+    """Brings what ttrpc says through the standard library into the agent's own log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say = log.error if record.levelno >= logging.ERROR else log.warning
+        trace = traceback.format_exception(*record.exc_info) if record.exc_info else []
+        say(record.getMessage(), **({"traceback": "".join(trace)} if trace else {}))
 
 
 def _report_signal(name: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from kuasar_agent import __version__
-from kuasar_agent.agent import Agent, Settings, anyone
+from kuasar_agent.agent import Agent, Settings
 from kuasar_agent.linux.syscalls import set_child_subreaper
 from kuasar_agent.ttrpc import listen
 
@@ -32,7 +32,7 @@ def serve(state: Path, ports: Path, runtime: str, debug: bool, debug_shell: str)
         Settings(
             state=str(state),
             listen=lambda port: listen(f"unix://{ports}/{port}"),
-            admit=anyone,
+            host_only=False,
             runtime=runtime,
             debug_shell=debug_shell if debug else "",
         )

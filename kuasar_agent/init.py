@@ -41,12 +41,11 @@ def _serve(timeline: Timeline) -> None:
         from kuasar_agent.ttrpc import listen
 
     with timeline.step("serve"):
-        peers = agent.anyone if config.vsock_peers == "any" else agent.only_host
         house = agent.Agent(
             agent.Settings(
                 state="/run/kuasar/state",
                 listen=lambda port: listen(f"vsock://-1:{port}"),
-                admit=peers,
+                host_only=config.vsock_peers == "host",
                 runtime=config.runtime,
                 rescan=rescan_pci,
                 debug_shell=config.debug_shell if config.debug else "",

@@ -79,7 +79,11 @@ class OCIRuntime:
         off_hub(_remove, pid_file)
         with self._reaper.adopting() as adoption:
             self._run("OCI runtime create failed", bundle, [*args, id], stdio)
-            return adoption.claim(off_hub(_read_pid, pid_file))
+            pid = off_hub(_read_pid, pid_file)
+            try:
+                return adoption.claim(pid)
+            except ChildProcessError as error:
+                raise RuntimeFailed("OCI runtime create failed", str(error)) from None
 
     def start(self, id: str, bundle: str) -> None:
         """Let a created container's process execute the user's program."""

@@ -1,144 +1,178 @@
-"""Addresses and the sockets behind them.
+"""Addresses, and sockets from them.
 
-    unix:///path         stream socket
-    unix://@name         abstract stream socket
-    vsock://cid:port     AF_VSOCK; cid -1 is any when listening
-    hvsock:///path:port  a hypervisor's unix socket that leads to the guest's vsock port
-
-A prefix such as `ttrpc+` is dropped.
+unix:///path        a unix socket; unix://@name is an abstract one
+vsock://cid:port    AF_VSOCK; -1 as the cid means any
+hvsock:///path:port a hypervisor's unix socket in front of a guest's vsock (Cloud Hypervisor,
+                    Firecracker): `CONNECT port` leads in, and what the guest connects to
+                    comes out at `path_port`
+ttrpc+...           any of these, as containerd writes them
 """
 
 from __future__ import annotations
 
-import os
-import socket as stdlib_socket
-import time
+import errno
+import socket
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple
 
-import gevent
-from gevent.socket import AF_UNIX, SOCK_STREAM, socket
+from gevent import sleep
+from gevent import socket as gsocket
 
-from kuasar_agent.ttrpc.status import InvalidArgument
+from kuasar_agent.ttrpc.status import DeadlineExceeded, InvalidArgument
 
-# One refused or silent attempt through a hypervisor's socket, and the pause after it (seconds).
-_HYBRID_ATTEMPT, _HYBRID_PAUSE = 1.0, 0.02
-_LINE_LIMIT = 64
+HVSOCK_ATTEMPT = 0.5
+"""Seconds for the hypervisor's answer; the guest may not be listening yet."""
+HVSOCK_PAUSE = 0.01
+LONGEST_ANSWER = 64
+VMADDR_CID_ANY = 0xFFFFFFFF
 
 Name = str | tuple[int, int]
 
 
-def listen(address: str, backlog: int = 1024) -> socket:
-    """A listening socket. Raises InvalidArgument for a bad address and OSError from the kernel."""
-    scheme, rest = _split(address)
-    if scheme == "unix":
-        server = socket(AF_UNIX, SOCK_STREAM)
-        name: Name = _unix_name(rest)
-        _remove_stale(_unix_name(rest))
-    elif scheme == "vsock":
-        server = socket(stdlib_socket.AF_VSOCK, SOCK_STREAM)
-        name = _vsock_name(rest)
-    else:
-        raise InvalidArgument(f"Scheme {scheme!r} is not supported")
-    try:
-        server.bind(name)
-        server.listen(backlog)
-    except OSError:
-        server.close()
-        raise
-    return server
+class Address(NamedTuple):
+    """A parsed address; which fields count depends on the scheme."""
+
+    scheme: str
+    path: str = ""
+    cid: int = VMADDR_CID_ANY
+    port: int = 0
+
+    @property
+    def unix_name(self) -> str:
+        """The path as bind(2) and connect(2) take it."""
+        return "\0" + self.path[1:] if self.path.startswith("@") else self.path
 
 
-def dial(address: str, timeout: float) -> socket:
-    """A connected socket; attempts through a hypervisor's socket are repeated until `timeout`.
-
-    Raises TimeoutError, other OSErrors of connect(2), and InvalidArgument for a bad address.
-    """
-    scheme, rest = _split(address)
-    if scheme == "unix":
-        return _connect(socket(AF_UNIX, SOCK_STREAM), _unix_name(rest), timeout)
-    if scheme == "vsock":
-        return _connect(socket(stdlib_socket.AF_VSOCK, SOCK_STREAM), _vsock_name(rest), timeout)
-    if scheme == "hvsock":
-        return _dial_hybrid(rest, timeout)
-    raise InvalidArgument(f"Scheme {scheme!r} is not supported")
-
-
-def _split(address: str) -> tuple[str, str]:
+def parse(address: str) -> Address:
+    """Raises InvalidArgument; a scheme that is not known is named in the message."""
     scheme, separator, rest = address.partition("://")
+    scheme = scheme.rpartition("+")[2]
     if not separator:
-        raise InvalidArgument(f"{address!r} is not an address")
-    return scheme.rpartition("+")[2], rest
+        raise InvalidArgument(f"address {address!r} has no scheme")
+    if scheme == "unix":
+        if not rest or rest == "@":
+            raise InvalidArgument(f"address {address!r} has no path")
+        return Address(scheme, path=rest)
+    if scheme not in ("vsock", "hvsock"):
+        raise InvalidArgument(f"Scheme {scheme!r} is not supported")
+    place, _, port = rest.rpartition(":")
+    if not place:
+        raise InvalidArgument(f"address {address!r} has no port")
+    if scheme == "hvsock":
+        return Address(scheme, path=place, port=_number(port, address))
+    cid = VMADDR_CID_ANY if place == "-1" else _number(place, address)
+    return Address(scheme, cid=cid, port=_number(port, address))
 
 
-def _unix_name(rest: str) -> str:
-    return "\0" + rest[1:] if rest.startswith("@") else rest
+def listen(address: str, backlog: int = 1024) -> gsocket.socket:
+    """A listening socket. A unix socket that nobody serves any more is replaced.
 
-
-def _remove_stale(name: str) -> None:
-    """Unlink a socket file whose server is gone: the kernel leaves it behind."""
-    if name.startswith("\0"):
-        return
-    with socket(AF_UNIX, SOCK_STREAM) as probe:
-        try:
-            probe.connect(name)
-        except ConnectionRefusedError:
-            os.unlink(name)
-        except OSError:
-            # No such file, or somebody listens: bind will tell.
-            pass
-
-
-def _vsock_name(rest: str) -> tuple[int, int]:
-    cid, _, port = rest.partition(":")
+    Raises InvalidArgument for a bad address, OSError from bind(2) and listen(2).
+    """
+    parsed = parse(address)
+    if parsed.scheme == "vsock":
+        sock = gsocket.socket(gsocket.AF_VSOCK, gsocket.SOCK_STREAM)
+        name: Name = (parsed.cid, parsed.port)
+    else:
+        sock = gsocket.socket(gsocket.AF_UNIX, gsocket.SOCK_STREAM)
+        name = parsed.unix_name
+        if parsed.scheme == "hvsock":
+            name = f"{name}_{parsed.port}"
     try:
-        return int(cid) & 0xFFFFFFFF, int(port)
-    except ValueError:
-        raise InvalidArgument(f"{rest!r} is not <cid>:<port>") from None
-
-
-def _connect(client: socket, name: Name, timeout: float) -> socket:
-    try:
-        client.settimeout(timeout)
-        client.connect(name)
-        client.settimeout(None)
+        if isinstance(name, str) and not name.startswith("\0"):
+            _remove_stale(name)
+        sock.bind(name)
+        sock.listen(backlog)
     except BaseException:
-        client.close()
+        sock.close()
         raise
-    return client
+    return sock
 
 
-def _dial_hybrid(rest: str, timeout: float) -> socket:
-    path, _, port = rest.rpartition(":")
-    if not path or not port.isdigit():
-        raise InvalidArgument(f"{rest!r} is not <path>:<port>")
-    deadline = time.monotonic() + timeout
-    while True:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError(f"no answer from port {port} through {path}")
-        try:
-            client = _connect(socket(AF_UNIX, SOCK_STREAM), path, left)
-        except (FileNotFoundError, ConnectionRefusedError):
-            client = None
-        if client is not None and _ask(client, int(port), min(left, _HYBRID_ATTEMPT)):
-            return client
-        gevent.sleep(_HYBRID_PAUSE)
+def dial(address: str, timeout: float | None = None) -> gsocket.socket:
+    """A connected socket within `timeout` seconds.
 
-
-def _ask(client: socket, port: int, timeout: float) -> bool:
-    """Ask for a port; False, with the socket closed, when the answer is not OK."""
-    line = b""
+    On hvsock, attempts are repeated until then, and without a timeout made once. Raises
+    InvalidArgument for a bad address, DeadlineExceeded, OSError.
+    """
+    parsed = parse(address)
+    deadline = None if timeout is None else monotonic() + timeout
     try:
-        client.settimeout(timeout)
-        client.sendall(b"CONNECT %d\n" % port)
-        # Byte by byte: what follows the line is the guest's and stays in the socket.
-        while not line.endswith(b"\n") and len(line) < _LINE_LIMIT:
-            if not (byte := client.recv(1)):
-                break
-            line += byte
-        client.settimeout(None)
-    except OSError:
-        line = b""
-    if line.startswith(b"OK") and line.endswith(b"\n"):
-        return True
-    client.close()
-    return False
+        if parsed.scheme == "hvsock":
+            return _connect_hvsock(parsed, deadline)
+        if parsed.scheme == "vsock":
+            return _connect(gsocket.AF_VSOCK, (parsed.cid, parsed.port), timeout)
+        return _connect(gsocket.AF_UNIX, parsed.unix_name, timeout)
+    except TimeoutError:
+        raise DeadlineExceeded(f"connecting to {address}: out of time") from None
+
+
+def _number(text: str, address: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) > 0xFFFFFFFF:
+        raise InvalidArgument(f"{text!r} in address {address!r} is not a number")
+    return int(text)
+
+
+def _remove_stale(path: str) -> None:
+    if not Path(path).is_socket():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        if probe.connect_ex(path) == errno.ECONNREFUSED:
+            Path(path).unlink()
+
+
+def _connect(family: int, name: Name, timeout: float | None) -> gsocket.socket:
+    sock = gsocket.socket(family, gsocket.SOCK_STREAM)
+    try:
+        sock.settimeout(timeout)
+        sock.connect(name)
+        sock.settimeout(None)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _connect_hvsock(address: Address, deadline: float | None) -> gsocket.socket:
+    while True:
+        left = HVSOCK_ATTEMPT if deadline is None else deadline - monotonic()
+        try:
+            return _attempt_hvsock(address, min(left, HVSOCK_ATTEMPT))
+        except OSError as error:
+            if deadline is None:
+                raise
+            if monotonic() + HVSOCK_PAUSE >= deadline:
+                text = f"connecting to {address.path}:{address.port}: {error}"
+                raise DeadlineExceeded(text) from error
+        sleep(HVSOCK_PAUSE)
+
+
+def _attempt_hvsock(address: Address, timeout: float) -> gsocket.socket:
+    deadline = monotonic() + timeout
+    sock = _connect(gsocket.AF_UNIX, address.unix_name, timeout)
+    try:
+        sock.settimeout(max(0.0, deadline - monotonic()))
+        sock.sendall(b"CONNECT %d\n" % address.port)
+        answer = _read_line(sock, deadline)
+        if not answer.startswith(b"OK"):
+            raise ConnectionRefusedError(f"the hypervisor answered {answer!r}")
+        sock.settimeout(None)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _read_line(sock: gsocket.socket, deadline: float) -> bytes:
+    """A line and not a byte more: what follows is the guest's."""
+    line = b""
+    while not line.endswith(b"\n"):
+        sock.settimeout(max(0.0, deadline - monotonic()))
+        seen = sock.recv(LONGEST_ANSWER, gsocket.MSG_PEEK)
+        end = seen.find(b"\n") + 1 or len(seen)
+        line += sock.recv(end)
+        if not seen or len(line) > LONGEST_ANSWER:
+            raise ConnectionRefusedError(f"the hypervisor answered {line!r}")
+    return line

@@ -1,98 +1,137 @@
-"""The gevent client: any number of concurrent calls on one connection."""
+"""The gevent client: any number of calls at once over one connection."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-import gevent
-import gevent.event
-from gevent.socket import SHUT_RDWR, socket
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import DecodeError, Message
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import MethodDescriptor
 
 from kuasar_agent.ttrpc.address import dial
-from kuasar_agent.ttrpc.connection import ClientConnection, ResponseReceived
-from kuasar_agent.ttrpc.naming import message_class, snake_case
-from kuasar_agent.ttrpc.server import READ_SIZE
-from kuasar_agent.ttrpc.status import DeadlineExceeded, Internal, Unavailable
+from kuasar_agent.ttrpc.client_stream import ClientCall, ClientStream, ClientTransport
+from kuasar_agent.ttrpc.connection import ClientConnection, Events
+from kuasar_agent.ttrpc.limits import Limits
+from kuasar_agent.ttrpc.metadata import Metadata, MetadataLike
+from kuasar_agent.ttrpc.service import Method, method_of, snake_case
+from kuasar_agent.ttrpc.status import InvalidArgument
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import ServiceDescriptor
+    from google.protobuf.message import Message
+
+MethodLike = MethodDescriptor | Method | str
 
 
-class ConnectionClosed(Unavailable):
-    """The connection ended before the answer came, or before the call was made."""
+class CallInfo:
+    """What an interceptor of the client sees and may change."""
 
-    def __init__(self) -> None:
-        super().__init__("ttrpc: closed")
+    __slots__ = ("metadata", "method", "timeout")
+
+    def __init__(self, method: str, timeout: float | None, metadata: Metadata) -> None:
+        self.method = method
+        """`/service/Method`."""
+        self.timeout = timeout
+        self.metadata = metadata
 
 
-def connect(address: str, timeout: float = 10.0) -> Client:
-    """Dial an address; see `kuasar_agent.ttrpc.address` for its forms and what is raised."""
-    return Client(dial(address, timeout))
+Proceed = Callable[[CallInfo, Any], Any]
+ClientInterceptor = Callable[[CallInfo, Any, Proceed], Any]
+"""Called around a call with its info, the request (None where it is sent as a stream) and the rest
+of the way, which returns the reply or, for a streaming call, its ClientStream."""
 
 
 class Client:
-    """Calls over a connected socket, which belongs to the client from now on."""
+    """Calls on one connection; when it is lost, a new client is the caller's choice.
 
-    def __init__(self, peer: socket) -> None:
-        self._socket = peer
-        self._core = ClientConnection()
-        self._waiting: dict[int, gevent.event.AsyncResult[bytes]] = {}
-        self._out: list[bytes] = []
-        self._wake = gevent.event.Event()
-        self._open = True
-        self._writer = gevent.spawn(self._write)
-        self._reader = gevent.spawn(self._read)
+    Every method may be used by any number of greenlets at once. `on_close` is called once, when
+    the connection is gone for whatever reason.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        interceptors: Iterable[ClientInterceptor] = (),
+        on_close: Callable[[], object] | None = None,
+        limits: Limits | None = None,
+    ) -> None:
+        self._interceptors = tuple(reversed(tuple(interceptors)))
+        self._methods: dict[MethodDescriptor | str, Method] = {}
+        self._connection = _Connection(sock, ClientConnection(limits), on_close)
 
     def call(
         self,
-        method: MethodDescriptor,
+        method: MethodLike,
         request: Message,
-        *,
-        service: str | None = None,
         timeout: float | None = None,
-        metadata: Sequence[tuple[str, str]] = (),
-    ) -> Message:
-        """Make a unary call and return the reply; `timeout` is in seconds.
+        metadata: MetadataLike = (),
+        *,
+        reply_type: type[Message] | None = None,
+    ) -> Any:
+        """A unary call: the reply.
 
-        Raises the StatusError of the peer, DeadlineExceeded, or ConnectionClosed.
+        `method` is a descriptor or `/service/Method`, looked up among the imported protobuf
+        modules unless `reply_type` is given. Raises the status that the server answered with,
+        DeadlineExceeded when `timeout` seconds pass (the server is told, too), ConnectionClosed,
+        and ResourceExhausted for a request or reply over 4 MiB.
         """
-        if not self._open or self._core.exhausted:
-            raise ConnectionClosed
-        stream, frame = self._core.call(
-            service or method.containing_service.full_name,
-            method.name,
-            request.SerializeToString(),
-            max(1, int(timeout * 1e9)) if timeout is not None else 0,
-            metadata,
-        )
-        result = self._waiting[stream] = gevent.event.AsyncResult()
-        self._out.append(frame)
-        self._wake.set()
-        try:
-            # Unlike get(), wait() raises no Timeout that could be taken for one of the caller's.
-            result.wait(timeout=timeout)
-            if not result.ready():
-                raise DeadlineExceeded("context deadline exceeded")
-            payload = result.get() or b""
-        finally:
-            self._core.forget(stream)
-            self._waiting.pop(stream, None)
-        try:
-            return message_class(method.output_type).FromString(payload)
-        except DecodeError as error:
-            raise Internal(f"ttrpc: error unmarshalling payload: {error}") from None
+        rpc = self._resolve(method, request, reply_type)
+        if rpc.client_streaming or rpc.server_streaming:
+            raise TypeError(f"{rpc.full_name} is not unary")
+        if not self._interceptors:
+            return self._unary(rpc, request, timeout, metadata)
+
+        def proceed(info: CallInfo, request: Any) -> Any:
+            return self._unary(rpc, request, info.timeout, info.metadata)
+
+        return self._intercept(rpc, request, timeout, metadata, proceed)
+
+    def stream(
+        self,
+        method: MethodLike,
+        request: Message | None = None,
+        timeout: float | None = None,
+        metadata: MetadataLike = (),
+    ) -> ClientStream:
+        """Start a streaming call; `request` is for the kind that takes a single one.
+
+        Raises what `call` does, as far as it is known before the server answers.
+        """
+        rpc = self._resolve(method, request, None)
+        if not (rpc.client_streaming or rpc.server_streaming):
+            raise TypeError(f"{rpc.full_name} is unary")
+        if (request is None) != rpc.client_streaming:
+            raise TypeError(
+                f"{rpc.full_name} takes {'no' if rpc.client_streaming else 'a'} request"
+            )
+
+        def proceed(info: CallInfo, request: Any) -> ClientStream:
+            return ClientStream(self._start(rpc, request, info.timeout, info.metadata))
+
+        stream = self._intercept(rpc, request, timeout, metadata, proceed)
+        assert isinstance(stream, ClientStream)
+        return stream
 
     def stub(self, service: ServiceDescriptor, name: str | None = None) -> Stub:
-        """An object with a method for every rpc of the service, in snake_case."""
-        return Stub(self, service, name)
+        """The service's rpcs as methods in snake_case; `name` replaces its full name."""
+        return Stub(self, {rpc.name: method_of(rpc, name) for rpc in service.methods})
 
     def close(self) -> None:
-        """End the connection; calls in flight raise ConnectionClosed."""
-        try:
-            self._socket.shutdown(SHUT_RDWR)
-        except OSError:
-            pass
-        self._reader.join()
+        """End the connection and every call in progress; harmless when done already."""
+        self._connection.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is gone."""
+        return self._connection.closed
+
+    @property
+    def calls(self) -> int:
+        """Calls in progress."""
+        return len(self._connection.core.streams)
 
     def __enter__(self) -> Client:
         return self
@@ -100,56 +139,104 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _read(self) -> None:
-        try:
-            while data := self._socket.recv(READ_SIZE):
-                for event in self._core.receive(data):
-                    self._deliver(event)
-        except OSError:
-            pass
-        finally:
-            self._open = False
-            self._writer.kill()
-            self._socket.close()
-            for result in list(self._waiting.values()):
-                result.set_exception(ConnectionClosed())
+    def _resolve(
+        self, method: MethodLike, request: Message | None, reply_type: type[Message] | None
+    ) -> Method:
+        if isinstance(method, Method):
+            return method
+        rpc = self._methods.get(method)
+        if rpc is None:
+            if reply_type is not None and request is not None and isinstance(method, str):
+                service, _, name = method.removeprefix("/").rpartition("/")
+                return Method(service, name, type(request), reply_type)
+            rpc = method_of(_find(method) if isinstance(method, str) else method)
+            self._methods[method] = rpc
+        return rpc
 
-    def _deliver(self, event: ResponseReceived) -> None:
-        result = self._waiting.get(event.stream)
-        if result is None:
-            return
-        if event.error is not None:
-            result.set_exception(event.error)
-        else:
-            result.set(event.payload)
+    def _intercept(
+        self,
+        rpc: Method,
+        request: Message | None,
+        timeout: float | None,
+        metadata: MetadataLike,
+        proceed: Proceed,
+    ) -> Any:
+        for interceptor in self._interceptors:
+            proceed = _wrap(interceptor, proceed)
+        return proceed(CallInfo(rpc.full_name, timeout, Metadata(metadata)), request)
 
-    def _write(self) -> None:
-        while True:
-            self._wake.wait()
-            self._wake.clear()
-            data = b"".join(self._out)
-            self._out.clear()
-            try:
-                self._socket.sendall(data)
-            except OSError:
-                self._socket.shutdown(SHUT_RDWR)
-                return
+    def _unary(
+        self, rpc: Method, request: Message, timeout: float | None, metadata: MetadataLike
+    ) -> Any:
+        return self._start(rpc, request, timeout, metadata).reply()
+
+    def _start(
+        self, rpc: Method, request: Message | None, timeout: float | None, metadata: MetadataLike
+    ) -> ClientCall:
+        payload = b""
+        if request is not None:
+            if not isinstance(request, rpc.request_type):
+                raise TypeError(f"{rpc.full_name} takes {rpc.request_type.__name__}")
+            payload = request.SerializeToString()
+        return ClientCall(self._connection, rpc, payload, timeout, metadata)
 
 
 class Stub:
-    """Calls one service: `stub.create(request, timeout=…)`."""
+    """One service on a client: `stub.close_io(request, timeout=..., metadata=...)`."""
 
-    def __init__(self, client: Client, service: ServiceDescriptor, name: str | None) -> None:
-        self._client = client
-        self._name = name or service.full_name
-        self._methods = {snake_case(method.name): method for method in service.methods}
+    def __init__(self, client: Client, methods: Mapping[str, Method]) -> None:
+        for name, rpc in methods.items():
+            streaming = rpc.client_streaming or rpc.server_streaming
+            start = client.stream if streaming else client.call
+            setattr(self, snake_case(name), partial(start, rpc))
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = self._methods.get(name)
-        if method is None:
-            raise AttributeError(f"{self._name} has no method {name}")
+    if TYPE_CHECKING:
 
-        def call(request: Message, **options: Any) -> Message:
-            return self._client.call(method, request, service=self._name, **options)
+        def __getattr__(self, name: str) -> Callable[..., Any]: ...
 
-        return call
+
+def connect(
+    address: str,
+    timeout: float | None = None,
+    *,
+    interceptors: Iterable[ClientInterceptor] = (),
+    on_close: Callable[[], object] | None = None,
+    limits: Limits | None = None,
+) -> Client:
+    """A client for an address (see `address`), connected within `timeout` seconds."""
+    sock = dial(address, timeout)
+    return Client(sock, interceptors=interceptors, on_close=on_close, limits=limits)
+
+
+class _Connection(ClientTransport):
+    """The client's end, which wakes the calls."""
+
+    def __init__(
+        self, sock: socket.socket, core: ClientConnection, on_close: Callable[[], object] | None
+    ) -> None:
+        self._on_close = on_close
+        super().__init__(sock, core)
+
+    def _handle(self, events: Events) -> None:
+        for _event, stream in events:
+            stream.owner.wake()
+
+    def _on_closed(self) -> None:
+        for stream in self.core.closed():
+            stream.owner.wake()
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            on_close()
+
+
+def _wrap(interceptor: ClientInterceptor, proceed: Proceed) -> Proceed:
+    return lambda info, request: interceptor(info, request, proceed)
+
+
+def _find(method: str) -> MethodDescriptor:
+    service, _, name = method.removeprefix("/").rpartition("/")
+    try:
+        descriptor = descriptor_pool.Default().FindServiceByName(service)
+        return descriptor.methods_by_name[name]
+    except KeyError:
+        raise InvalidArgument(f"no imported protobuf module has {method}") from None

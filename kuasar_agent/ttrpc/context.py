@@ -1,65 +1,75 @@
-"""What a handler knows of its call besides the request."""
+"""What a handler is told about its call."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import gevent.event
+from gevent.event import Event
 
-Handler = TypeVar("Handler", bound=Callable[..., Any])
+from kuasar_agent.ttrpc.metadata import Metadata, MetadataLike
 
-_CANCELLABLE = "__ttrpc_cancellable__"
+if TYPE_CHECKING:
+    from kuasar_agent.ttrpc.peer import Peer
 
-
-class Metadata:
-    """Key-value pairs sent with a call; keys compare without case, order is kept."""
-
-    def __init__(self, pairs: Sequence[tuple[str, str]] = ()) -> None:
-        self.pairs = tuple((key.lower(), value) for key, value in pairs)
-
-    def get_all(self, key: str) -> list[str]:
-        key = key.lower()
-        return [value for name, value in self.pairs if name == key]
-
-    def get(self, key: str) -> str | None:
-        """The first value of a key."""
-        return next(iter(self.get_all(key)), None)
+_Handler = TypeVar("_Handler", bound=Callable[..., Any])
 
 
-class Context:
-    """One call, as its handler sees it."""
+def cancellable(handler: _Handler) -> _Handler:
+    """Mark a handler whose greenlet may be killed when its caller is gone or out of time.
 
-    def __init__(
-        self, method: str, metadata: Metadata, peer: object, deadline: float | None
-    ) -> None:
-        self.method = method
-        """`/service/Method`."""
-        self.metadata = metadata
-        self.peer = peer
-        """The address the connection came from."""
-        self.deadline = deadline
-        """On time.monotonic()'s clock, in seconds; None when the caller waits for ever."""
-        self.cancelled = gevent.event.Event()
-        """Set when the caller's connection ended or the deadline passed."""
-
-    def remaining(self) -> float | None:
-        """Seconds until the deadline, not below 0; None without one."""
-        if self.deadline is None:
-            return None
-        return max(0.0, self.deadline - time.monotonic())
-
-
-def cancellable(handler: Handler) -> Handler:
-    """Mark a handler that may be killed at any point once its call is cancelled.
-
-    Others run to their end, and their late result is dropped: a call that changes something must
-    not stop half-way because a caller hung up.
+    Other handlers run to their end and their late result is discarded: a change half made is
+    worse than one made in vain.
     """
-    setattr(handler, _CANCELLABLE, True)
+    handler.__ttrpc_cancellable__ = True  # type: ignore[attr-defined]
     return handler
 
 
-def is_cancellable(handler: Callable[..., Any]) -> bool:
-    return getattr(handler, _CANCELLABLE, False)
+class Context:
+    """One call: its method, metadata, peer and deadline, and whether anyone still waits for it."""
+
+    __slots__ = ("_cancel_event", "_metadata", "deadline", "is_cancelled", "method", "peer")
+
+    def __init__(
+        self,
+        method: str,
+        *,
+        metadata: MetadataLike = (),
+        peer: Peer | None = None,
+        deadline: float | None = None,
+    ) -> None:
+        self.method = method
+        """`/service/Method`."""
+        self.peer = peer
+        self.deadline = deadline
+        """On time.monotonic()'s clock, or None."""
+        self.is_cancelled = False
+        self._metadata: Metadata | MetadataLike = metadata
+        self._cancel_event: Event | None = None
+
+    @property
+    def metadata(self) -> Metadata:
+        """What the caller sent along."""
+        if not isinstance(self._metadata, Metadata):
+            self._metadata = Metadata(self._metadata)
+        return self._metadata
+
+    @property
+    def cancelled(self) -> Event:
+        """Set when the connection is gone or the deadline has passed."""
+        if self._cancel_event is None:
+            self._cancel_event = Event()
+            if self.is_cancelled:
+                self._cancel_event.set()
+        return self._cancel_event
+
+    def remaining(self) -> float | None:
+        """Seconds to the deadline, not below 0; None without one."""
+        return None if self.deadline is None else max(0.0, self.deadline - monotonic())
+
+    def cancel(self) -> None:
+        """Set `cancelled`. What else it means is up to whoever runs the handler."""
+        self.is_cancelled = True
+        if self._cancel_event is not None:
+            self._cancel_event.set()

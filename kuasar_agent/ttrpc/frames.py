@@ -1,77 +1,106 @@
-"""The frame: a 10-byte header and a payload.
+"""Frames: a ten-byte header and a payload.
 
-    bytes 0-3  payload length, unsigned big-endian, header not included
-    bytes 4-7  stream id, unsigned big-endian
-    byte  8    message type
-    byte  9    flags
+    0              4              8      9      10
+    +--------------+--------------+------+------+----------- - -
+    | length (BE)  | stream id    | type | flags| payload
+    +--------------+--------------+------+------+----------- - -
 
-https://github.com/containerd/ttrpc/blob/main/PROTOCOL.md
+The length is the payload's alone and at most 4 MiB. The layout and the limit are those of
+containerd/ttrpc (channel.go, PROTOCOL.md).
 """
 
 from __future__ import annotations
 
-import struct
-from typing import NamedTuple
+from struct import Struct
 
-HEADER = struct.Struct(">IIBB")
+from kuasar_agent.ttrpc.status import ResourceExhausted
+
+HEADER = Struct(">IIBB")
+HEADER_SIZE = 10
 MAX_PAYLOAD = 4 << 20
-"""The largest legal payload, in bytes."""
 
-REQUEST, RESPONSE, DATA = 1, 2, 3
+REQUEST = 1
+RESPONSE = 2
+DATA = 3
 
 REMOTE_CLOSED = 0x1
-"""The sender sends nothing more on this stream."""
+"""The sender of this frame sends nothing more on the stream."""
 REMOTE_OPEN = 0x2
-"""The sender will send Data on this stream."""
+"""On a Request: Data of the sender's will follow."""
 NO_DATA = 0x4
-"""The frame carries no message, which is not the same as an empty one."""
+"""The frame carries no message, as against an empty one."""
+
+Frame = tuple[int, int, int, bytes | int]
+"""Stream id, type, flags, payload; for a payload beyond the limit its announced length instead."""
+
+_pack = HEADER.pack
+_unpack_from = HEADER.unpack_from
 
 
-class Frame(NamedTuple):
-    """One frame; `length` exceeds `len(payload)` only when an oversize payload was skipped."""
-
-    stream: int
-    type: int
-    flags: int
-    payload: bytes
-    length: int
+def oversize_text(length: int) -> str:
+    """Go's words for a payload beyond the limit; clients compare them."""
+    return f"message length {length} exceed maximum message size of {MAX_PAYLOAD}"
 
 
-def encode(stream: int, type: int, flags: int, payload: bytes) -> bytes:
-    """The bytes of a frame; the caller has checked the payload against MAX_PAYLOAD."""
-    return HEADER.pack(len(payload), stream, type, flags) + payload
+def encode(stream_id: int, kind: int, flags: int, payload: bytes) -> bytes:
+    """One whole frame. Raises ResourceExhausted when the payload is over the limit."""
+    length = len(payload)
+    if length > MAX_PAYLOAD:
+        raise ResourceExhausted(oversize_text(length))
+    return _pack(length, stream_id, kind, flags) + payload
 
 
 class FrameReader:
-    """Cuts a byte stream into frames; oversize payloads are consumed without being kept."""
+    """Cuts a byte stream into frames; a payload over the limit is skipped, never kept."""
+
+    __slots__ = ("_needed", "_partial", "_skip", "_skipped")
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._partial = bytearray()
+        self._needed = HEADER_SIZE
         self._skip = 0
+        self._skipped: Frame = (0, 0, 0, 0)
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """The frames that `data` completes, in order."""
-        if self._skip:
-            skipped = min(self._skip, len(data))
-            self._skip -= skipped
-            data = data[skipped:]
-        self._buffer += data
+    def feed(self, data: bytes | memoryview) -> list[Frame]:
+        """The frames that `data` completes; `data` may be reused by the caller afterwards."""
         frames: list[Frame] = []
-        offset = 0
-        buffer = self._buffer
-        while len(buffer) - offset >= HEADER.size:
-            length, stream, kind, flags = HEADER.unpack_from(buffer, offset)
-            start = offset + HEADER.size
+        view = memoryview(data)
+        if self._skip:
+            view = self._discard(view, frames)
+        if self._partial:
+            self._partial += view
+            if len(self._partial) < self._needed:
+                return frames
+            view = memoryview(self._partial)
+            self._partial = bytearray()
+        position = 0
+        size = len(view)
+        while size - position >= HEADER_SIZE:
+            length, stream_id, kind, flags = _unpack_from(view, position)
+            start = position + HEADER_SIZE
             if length > MAX_PAYLOAD:
-                frames.append(Frame(stream, kind, flags, b"", length))
-                present = min(length, len(buffer) - start)
-                self._skip = length - present
-                offset = start + present
+                self._skip = length
+                self._skipped = (stream_id, kind, flags, length)
+                rest = self._discard(view[start:], frames)
+                position = size - len(rest)
                 continue
-            if len(buffer) - start < length:
-                break
-            payload = bytes(buffer[start : start + length])
-            frames.append(Frame(stream, kind, flags, payload, length))
-            offset = start + length
-        del buffer[:offset]
+            end = start + length
+            if end > size:
+                self._keep(view[position:], HEADER_SIZE + length)
+                return frames
+            frames.append((stream_id, kind, flags, bytes(view[start:end])))
+            position = end
+        if position < size:
+            self._keep(view[position:], HEADER_SIZE)
         return frames
+
+    def _keep(self, rest: memoryview, needed: int) -> None:
+        self._partial = bytearray(rest)
+        self._needed = needed
+
+    def _discard(self, view: memoryview, frames: list[Frame]) -> memoryview:
+        skipped = min(self._skip, len(view))
+        self._skip -= skipped
+        if not self._skip:
+            frames.append(self._skipped)
+        return view[skipped:]

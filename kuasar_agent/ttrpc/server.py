@@ -1,300 +1,213 @@
-"""The gevent server: a reader and a writer greenlet per connection, a greenlet per call.
-
-The reader never waits for the writer. What the peer does not read is queued up to a limit; a peer
-beyond it loses its connection, and nobody else notices.
-"""
+"""The gevent server: accepts connections and runs handlers, each in a greenlet of its own."""
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+import socket
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-import gevent
-import gevent.event
-from gevent.socket import SHUT_RDWR, socket
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import DecodeError, Message
+from gevent.event import Event as Flag
 
-from kuasar_agent.ttrpc.connection import RequestReceived, ServerConnection
-from kuasar_agent.ttrpc.context import Context, Metadata, is_cancellable
-from kuasar_agent.ttrpc.naming import message_class, snake_case
-from kuasar_agent.ttrpc.status import (
-    DeadlineExceeded,
-    Internal,
-    InvalidArgument,
-    ResourceExhausted,
-    StatusError,
-    Unimplemented,
-    Unknown,
-)
-from kuasar_agent.ttrpc.translate import to_status
+from kuasar_agent.ttrpc.call import Call, Interceptor
+from kuasar_agent.ttrpc.connection import Event, Events, ServerConnection
+from kuasar_agent.ttrpc.limits import Limits
+from kuasar_agent.ttrpc.listener import AnySocket, Listener
+from kuasar_agent.ttrpc.peer import Peer, Policy, peer_of
+from kuasar_agent.ttrpc.service import Method, methods_of
+from kuasar_agent.ttrpc.status import ConnectionClosed, ResourceExhausted
+from kuasar_agent.ttrpc.transport import Transport
+from kuasar_agent.ttrpc.workers import Job, Workers
 
-READ_SIZE = 256 * 1024
-OUT_LIMIT = 32 << 20
-"""Bytes queued for a peer that does not read, before its connection is closed."""
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import ServiceDescriptor
 
-# accept(2) fails while descriptors are short; the listener waits and tries again (seconds).
-_BACKOFF_FIRST, _BACKOFF_LAST = 0.01, 1.0
+    from kuasar_agent.ttrpc.stream import Stream
 
-Authorize = Callable[[socket, Any], bool]
-"""Decides from an accepted socket and its address whether the peer may call."""
-
-OnError = Callable[[str, BaseException], None]
-"""Told about exceptions of handlers that are no status, with the method's name."""
-
-Handler = Callable[[Context, Any], Message]
+logger = logging.getLogger(__name__)
 
 
-class _Method(NamedTuple):
-    handler: Handler | None
-    request: type[Message]
-    cancellable: bool
+class ServerClosed(ConnectionClosed):
+    """`serve` ended because the server was shut down or closed."""
+
+    def __init__(self) -> None:
+        super().__init__("ttrpc: server closed")
 
 
 class Server:
-    """Serves registered services on any number of listening sockets."""
+    """Serves registered services on any number of listening sockets.
+
+    `interceptors` run around every call, the first outermost. `strict_ids=False` admits clients
+    whose request ids are out of order. `max_concurrent` bounds the handlers in progress for all
+    connections together, those included that outlive their caller. `authorize` is asked before
+    anything is read from a new connection.
+    """
 
     def __init__(
         self,
+        interceptors: Iterable[Interceptor] = (),
         *,
         strict_ids: bool = True,
         max_concurrent: int = 4096,
-        authorize: Authorize | None = None,
-        on_error: OnError | None = None,
+        max_connections: int = 1024,
+        authorize: Policy | None = None,
+        limits: Limits | None = None,
     ) -> None:
-        """`max_concurrent` bounds the open calls of one connection."""
-        self.strict_ids = strict_ids
-        self.max_concurrent = max_concurrent
+        # Each call wraps its handler from the inside out.
+        self.interceptors = tuple(reversed(tuple(interceptors)))
+        self.workers = Workers()
+        self.running = 0
+        """Handlers in progress."""
+        self._strict_ids = strict_ids
+        self._max_concurrent = max_concurrent
+        self._max_connections = max_connections
         self._authorize = authorize
-        self._on_error = on_error or _log_error
-        self._services: dict[str, dict[str, _Method]] = {}
-        self._acceptors: set[gevent.Greenlet[..., None]] = set()
+        self._limits = limits or Limits()
+        self._services: dict[str, Mapping[str, Method]] = {}
+        self._listeners: set[Listener] = set()
         self._connections: set[_Connection] = set()
+        self._stopping = False
+        self._closed = Flag()
+        self._quiet = Flag()
 
     def register(
-        self, service: ServiceDescriptor, handler: object, name: str | None = None
+        self, descriptor: ServiceDescriptor, handler: object, name: str | None = None
     ) -> None:
-        """Serve `service` from the methods of `handler`, named in snake_case.
+        """Serve a service by `handler`'s methods, named as the rpcs are but in snake_case.
 
-        `name` stands for the service's full name. A method that `handler` lacks is Unimplemented.
+        `name` replaces the service's full name. An rpc that the handler lacks is Unimplemented.
         """
-        self._services[name or service.full_name] = {
-            method.name: _bind(method, handler) for method in service.methods
-        }
+        self._services[name or descriptor.full_name] = methods_of(descriptor, handler, name)
 
-    def start(self, listener: socket) -> None:
-        """Accept connections in a greenlet; the socket belongs to the server from now on."""
-        acceptor = gevent.spawn(self._accept, listener)
-        self._acceptors.add(acceptor)
-        acceptor.rawlink(self._acceptors.discard)
+    def start(self, listener: AnySocket) -> None:
+        """Accept connections from now on; the server owns the socket. Raises ServerClosed."""
+        if self._stopping:
+            raise ServerClosed
+        self._listeners.add(Listener(listener, self._accept))
+
+    def serve(self, listener: AnySocket) -> None:
+        """The same, blocking until the server is closed. Always ends with ServerClosed."""
+        self.start(listener)
+        self._closed.wait()
+        raise ServerClosed
+
+    def shutdown(self, timeout: float | None = None) -> bool:
+        """Accept nothing more, let the calls in progress end, then close.
+
+        Idle connections are closed at once, the others when their last reply is sent; new calls
+        on them are refused with 14. True when all ended within `timeout` seconds.
+        """
+        self._stop()
+        for connection in list(self._connections):
+            connection.drain()
+        ended = self._is_quiet() or self._quiet.wait(timeout)
+        self.close()
+        return ended
 
     def close(self) -> None:
-        """Stop listening and end every connection, with its calls cancelled."""
-        gevent.killall(list(self._acceptors))
+        """Close everything now and cancel every call; `serve` returns."""
+        self._stop()
         for connection in list(self._connections):
             connection.close()
+        self._closed.set()
 
-    def find(self, service: str, method: str) -> _Method:
-        """Raises Unimplemented with the texts of the Go server."""
-        methods = self._services.get(service)
-        if methods is None:
-            raise Unimplemented(f"service {service}")
-        found = methods.get(method)
-        if found is None:
-            raise Unimplemented(f"method {method}")
-        return found
+    @property
+    def connections(self) -> int:
+        """Open connections."""
+        return len(self._connections)
 
-    def report(self, method: str, error: BaseException) -> None:
-        self._on_error(method, error)
-
-    def _accept(self, listener: socket) -> None:
-        pause = _BACKOFF_FIRST
-        try:
-            while True:
-                try:
-                    peer, address = listener.accept()
-                except OSError:
-                    gevent.sleep(pause)
-                    pause = min(pause * 2, _BACKOFF_LAST)
-                    continue
-                pause = _BACKOFF_FIRST
-                if not self._admits(peer, address):
-                    peer.close()
-                    continue
-                connection = _Connection(self, peer, address)
-                self._connections.add(connection)
-                reader = gevent.spawn(connection.run)
-                reader.rawlink(partial(self._forget, connection))
-        finally:
-            listener.close()
-
-    def _admits(self, peer: socket, address: object) -> bool:
-        try:
-            return self._authorize is None or self._authorize(peer, address)
-        except Exception as error:
-            self.report("authorize", error)
+    def admit(self) -> bool:
+        """Count one more handler, if there is room."""
+        if self.running >= self._max_concurrent:
             return False
+        self.running += 1
+        return True
 
-    def _forget(self, connection: _Connection, _: object) -> None:
+    def release(self) -> None:
+        """A handler has ended."""
+        self.running -= 1
+        if self._stopping and self._is_quiet():
+            self._quiet.set()
+
+    def forget(self, connection: _Connection) -> None:
+        """A connection is closed."""
         self._connections.discard(connection)
+        if self._stopping and self._is_quiet():
+            self._quiet.set()
 
+    def _is_quiet(self) -> bool:
+        return not self.running and not self._connections
 
-class _Call(NamedTuple):
-    context: Context
-    greenlet: gevent.Greenlet[..., None]
-    cancellable: bool
-    timer: Any
+    def _stop(self) -> None:
+        self._stopping = True
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
 
-
-class _Connection:
-    def __init__(self, server: Server, peer: socket, address: object) -> None:
-        self._server = server
-        self._socket = peer
-        self._address = address
-        self._core = ServerConnection(strict_ids=server.strict_ids)
-        self._calls: dict[int, _Call] = {}
-        self._queue: list[bytes] = []
-        self._queued = 0
-        self._wake = gevent.event.Event()
-        self._open = True
-
-    def run(self) -> None:
-        """Read until the connection ends, in whatever way; then cancel what it had asked for."""
-        writer = gevent.spawn(self._write)
-        try:
-            while data := self._socket.recv(READ_SIZE):
-                for event in self._core.receive(data):
-                    self._begin(event)
-                self._flush()
-                # recv() gives way only when it has to wait, which a flooding peer never lets it.
-                gevent.sleep(0)
-        except OSError:
-            pass
-        finally:
-            self._open = False
-            self._cancel_all()
-            writer.kill()
-            self._socket.close()
-
-    def close(self) -> None:
-        """End the connection; `run` wakes up and cleans up."""
-        try:
-            self._socket.shutdown(SHUT_RDWR)
-        except OSError:
-            pass
-
-    def _begin(self, event: RequestReceived) -> None:
-        stream, request = event
-        try:
-            if stream in self._calls:
-                # Expired, but its handler still runs and would answer for the new call.
-                raise InvalidArgument("StreamID cannot be re-used and must increment")
-            method = self._server.find(request.service, request.method)
-            if method.handler is None:
-                raise Unimplemented(f"/{request.service}/{request.method} is not supported")
-            if len(self._calls) >= self._server.max_concurrent:
-                raise ResourceExhausted(f"more than {self._server.max_concurrent} open calls")
-            if request.timeout_nano < 0:
-                raise DeadlineExceeded("context deadline exceeded")
-            message = _parse(method.request, request.payload)
-        except StatusError as error:
-            self._core.fail(stream, error)
+    def _accept(self, sock: socket.socket) -> None:
+        if len(self._connections) >= self._max_connections:
+            logger.warning("%d connections already: refusing one", len(self._connections))
+            sock.close()
             return
-        timeout = request.timeout_nano / 1e9 or None
-        context = Context(
-            f"/{request.service}/{request.method}",
-            Metadata([(pair.key, pair.value) for pair in request.metadata]),
-            self._address,
-            time.monotonic() + timeout if timeout else None,
-        )
-        timer = None
-        if timeout:
-            timer = gevent.get_hub().loop.timer(timeout)
-            timer.start(self._expire, stream)
-        greenlet = gevent.spawn(self._handle, stream, method.handler, context, message)
-        self._calls[stream] = _Call(context, greenlet, method.cancellable, timer)
-        # A link is called for a greenlet that is killed before it starts, too.
-        greenlet.rawlink(partial(self._end, stream))
-
-    def _handle(self, stream: int, handler: Handler, context: Context, message: Message) -> None:
         try:
-            reply = handler(context, message)
-            if reply is None:
-                raise Unknown("ttrpc: marshal called with nil")
-            self._core.respond(stream, reply.SerializeToString())
-        except gevent.GreenletExit:
-            pass
-        except (Exception, gevent.Timeout) as error:
-            if not isinstance(error, StatusError):
-                self._server.report(context.method, error)
-            self._core.fail(stream, to_status(error))
-        finally:
-            self._flush()
-
-    def _expire(self, stream: int) -> None:
-        """The deadline passed: answer now; the handler's own answer comes too late."""
-        call = self._calls.get(stream)
-        if call is None:
-            return
-        self._core.fail(stream, DeadlineExceeded("context deadline exceeded"))
-        self._flush()
-        _cancel(call)
-
-    def _end(self, stream: int, _: object) -> None:
-        call = self._calls.pop(stream, None)
-        if call is not None and call.timer is not None:
-            call.timer.close()
-
-    def _cancel_all(self) -> None:
-        for call in list(self._calls.values()):
-            _cancel(call)
-
-    def _flush(self) -> None:
-        """Queue what the core has for the peer."""
-        data = self._core.to_send()
-        if not data or not self._open:
-            return
-        self._queue.append(data)
-        self._queued += len(data)
-        if self._queued > OUT_LIMIT:
-            self.close()
-        self._wake.set()
-
-    def _write(self) -> None:
-        while True:
-            self._wake.wait()
-            self._wake.clear()
-            data = b"".join(self._queue)
-            self._queue.clear()
-            try:
-                self._socket.sendall(data)
-            except OSError:
-                self.close()
+            peer = peer_of(sock)
+            if self._authorize is not None and not self._authorize(sock, peer):
+                logger.warning("ttrpc: invalid credentials: refusing %s", peer)
+                sock.close()
                 return
-            self._queued -= len(data)
+        except Exception:
+            # One connection's trouble must not end the accept loop.
+            logger.exception("cannot tell who connected: refusing")
+            sock.close()
+            return
+        core = ServerConnection(self._services, strict_ids=self._strict_ids, limits=self._limits)
+        self._connections.add(_Connection(sock, core, self, peer))
 
 
-def _bind(method: MethodDescriptor, handler: object) -> _Method:
-    function = getattr(handler, snake_case(method.name), None)
-    cancellable = function is not None and is_cancellable(function)
-    return _Method(function, message_class(method.input_type), cancellable)
+class _Connection(Transport):
+    """One client of the server."""
 
+    core: ServerConnection
 
-def _parse(kind: type[Message], payload: bytes) -> Message:
-    try:
-        return kind.FromString(payload)
-    except DecodeError as error:
-        raise Internal(f"ttrpc: error unmarshalling payload: {error}") from None
+    def __init__(
+        self, sock: socket.socket, core: ServerConnection, server: Server, peer: Peer
+    ) -> None:
+        self.peer = peer
+        self.interceptors = server.interceptors
+        self._server = server
+        super().__init__(sock, core)
 
+    def drain(self) -> None:
+        """Refuse new calls; close when none is left and everything is sent."""
+        self.core.draining = True
+        self.close_when_idle = True
+        self.ask_flush()
 
-def _cancel(call: _Call) -> None:
-    call.context.cancelled.set()
-    if call.cancellable:
-        call.greenlet.kill(block=False)
+    def call_ended(self, stream: Stream) -> None:
+        """A handler has ended and its result is queued."""
+        self.core.forget(stream)
+        self._server.release()
+        self.ask_flush()
 
+    def _handle(self, events: Events) -> None:
+        calls: list[Job] = []
+        for event, stream in events:
+            if event is Event.OPENED:
+                if self._server.admit():
+                    calls.append(Call(stream, self))
+                else:
+                    self.core.fail(stream, ResourceExhausted("ttrpc: too many calls in progress"))
+            elif stream.owner is None:
+                # Refused a moment ago; the rest of what it sent came in the same read.
+                continue
+            elif event is Event.FAILED:
+                stream.owner.cancel()
+            else:
+                stream.owner.wake()
+        if calls:
+            self._server.workers.run(calls)
 
-def _log_error(method: str, error: BaseException) -> None:
-    logging.getLogger(__name__).error("%s failed", method, exc_info=error)
+    def _on_closed(self) -> None:
+        for stream in self.core.closed():
+            stream.owner.cancel()
+        self._server.forget(self)

@@ -49,9 +49,8 @@ class StatusError(Exception):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        # A subclass that only inherits a code has meaning on this side of the wire alone.
-        if "code" in vars(cls):
-            cls._by_code[cls.code] = cls
+        # A more special exception with its parent's code must not take the parent's place.
+        cls._by_code.setdefault(cls.code, cls)
 
     def __str__(self) -> str:
         return self.message
@@ -115,3 +114,28 @@ class Internal(StatusError):
 
 class Unavailable(StatusError):
     code = Code.UNAVAILABLE
+
+
+class ConnectionClosed(Unavailable):
+    """The connection is gone; the words are Go's ErrClosed."""
+
+    def __init__(self, message: str = "ttrpc: closed") -> None:
+        super().__init__(message)
+
+
+class StreamClosed(FailedPrecondition):
+    """A send on a stream whose sending side has ended; the words are Go's ErrStreamClosed."""
+
+    def __init__(self, message: str = "ttrpc: stream closed") -> None:
+        super().__init__(message)
+
+
+class StreamFull(ResourceExhausted):
+    """Nobody took the stream's messages; the words are Go's ErrStreamFull."""
+
+    def __init__(self, message: str = "ttrpc: stream buffer full") -> None:
+        super().__init__(message)
+
+
+class ProtocolError(Internal):
+    """The peer broke a rule that a stream cannot outlive."""

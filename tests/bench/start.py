@@ -40,7 +40,7 @@ from kuasar_agent.linux import cgroup
 from kuasar_agent.ttrpc import listen
 address = "unix://" + ports + "/{}"
 settings = agent.Settings(
-    state=state, listen=lambda port: listen(address.format(port)), admit=agent.anyone
+    state=state, listen=lambda port: listen(address.format(port)), host_only=False
 )
 house = agent.Agent(settings)
 house.start()

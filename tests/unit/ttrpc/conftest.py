@@ -1,14 +1,66 @@
+"""A server and a client of the echo service, live or as bare cores."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
-import gevent
 import pytest
+from gevent import socket as gsocket
 
-from tests.unit.ttrpc.peers import PATIENCE
+from kuasar_agent.ttrpc import Client, Server, connect, listen
+from tests.unit.ttrpc.echo import SERVICE, Echo
+from tests.unit.ttrpc.wire import CoreWire, SocketWire, Wire
 
 
-@pytest.fixture(autouse=True)
-def limit() -> Iterator[None]:
-    with gevent.Timeout(3 * PATIENCE):
-        yield
+@pytest.fixture
+def echo() -> Echo:
+    return Echo()
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> str:
+    return f"unix://{tmp_path}/ttrpc.sock"
+
+
+@pytest.fixture
+def server(echo: Echo, address: str) -> Iterator[Server]:
+    server = Server()
+    server.register(SERVICE, echo)
+    server.start(listen(address))
+    yield server
+    echo.release.set()
+    server.close()
+
+
+@pytest.fixture
+def client(server: Server, address: str) -> Iterator[Client]:
+    with connect(address) as client:
+        yield client
+
+
+def raw(address: str) -> gsocket.socket:
+    """A socket connected to the server."""
+    sock = gsocket.socket(gsocket.AF_UNIX, gsocket.SOCK_STREAM)
+    sock.connect(address.removeprefix("unix://"))
+    return sock
+
+
+@pytest.fixture
+def live(server: Server, address: str, echo: Echo) -> Iterator[SocketWire]:
+    """A raw socket to the live server."""
+    with raw(address) as sock:
+        yield SocketWire(sock, echo)
+
+
+@pytest.fixture(params=["core", "core, byte by byte", "live", "live, byte by byte"])
+def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
+    """Every way to reach a server."""
+    kind, _, bytewise = request.param.partition(", ")
+    if kind == "core":
+        yield CoreWire(bytewise=bool(bytewise))
+    else:
+        request.getfixturevalue("server")
+        echo: Echo = request.getfixturevalue("echo")
+        with raw(request.getfixturevalue("address")) as sock:
+            yield SocketWire(sock, echo, bytewise=bool(bytewise))

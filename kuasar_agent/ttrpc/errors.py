@@ -1,0 +1,37 @@
+"""The status of an exception that carries none, as Go's server would choose it."""
+
+from __future__ import annotations
+
+from gevent.timeout import Timeout
+from greenlet import GreenletExit
+
+from kuasar_agent.ttrpc.status import (
+    AlreadyExists,
+    Cancelled,
+    DeadlineExceeded,
+    NotFound,
+    OutOfRange,
+    PermissionDenied,
+    StatusError,
+    Unknown,
+)
+
+_BY_TYPE: tuple[tuple[type[BaseException], type[StatusError]], ...] = (
+    (FileNotFoundError, NotFound),
+    (FileExistsError, AlreadyExists),
+    (PermissionError, PermissionDenied),
+    (EOFError, OutOfRange),
+    (Timeout, DeadlineExceeded),
+)
+
+
+def status_of(error: BaseException) -> StatusError:
+    """The error to send for whatever a handler raised; anything unforeseen is Unknown."""
+    if isinstance(error, StatusError):
+        return error
+    if isinstance(error, GreenletExit):
+        return Cancelled("context canceled")
+    for cls, status in _BY_TYPE:
+        if isinstance(error, cls):
+            return status(str(error))
+    return Unknown(str(error) or type(error).__name__)

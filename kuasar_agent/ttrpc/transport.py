@@ -1,0 +1,225 @@
+"""A core on a socket of gevent's loop, without a greenlet of its own.
+
+The loop calls `_on_readable` and `_on_writable` in the hub, where nothing can wait: that the
+reader never waits for the writer, nor for a handler, is so by construction. One read gives one
+round of events; everything that the round queued leaves in one sendmsg(2).
+
+`_wake` and the hooks run in the hub. What other greenlets call queues frames and asks for a flush
+at the end of the loop's round.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from gevent.event import Event as Flag
+from gevent.hub import Waiter, get_hub
+
+from kuasar_agent.ttrpc.connection import ClientConnection, Events, ServerConnection
+from kuasar_agent.ttrpc.status import DeadlineExceeded
+
+if TYPE_CHECKING:
+    from gevent._types import _TimerWatcher
+
+logger = logging.getLogger(__name__)
+
+READ = 1
+WRITE = 2
+FRAMES_AT_ONCE = 256
+"""Per sendmsg; IOV_MAX is 1024."""
+SENDS_AT_ONCE = 4
+"""Before the loop's other watchers have a turn."""
+LONGEST_TIMER = 1e8
+"""Seconds; a deadline beyond this is no deadline."""
+
+# Every read empties it before anything else runs, so one serves all connections.
+_buffer = bytearray(256 << 10)
+_views = memoryview(_buffer)
+
+
+class Parked:
+    """A greenlet that waits for something of a call; woken from the hub, at most one at a time."""
+
+    __slots__ = ("_waiter",)
+
+    def __init__(self) -> None:
+        self._waiter: Waiter[None] | None = None
+
+    def park(self) -> None:
+        """Wait for the next `wake`; it may come without cause."""
+        if self._waiter is not None:
+            raise RuntimeError("another greenlet is waiting on this stream already")
+        waiter = self._waiter = Waiter()
+        try:
+            waiter.get()
+        finally:
+            self._waiter = None
+
+    def wake(self) -> None:
+        """Hub only."""
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            waiter.switch(None)
+
+
+class Transport:
+    """Owns a connected socket; subclasses say what events mean."""
+
+    def __init__(self, sock: socket.socket, core: ClientConnection | ServerConnection) -> None:
+        self.core = core
+        self.closed = False
+        self.close_when_idle = False
+        """Close once no call is in progress and everything is sent."""
+        self._limits = core.limits
+        self._receive = core.receive_data
+        # gevent's sockets bring watchers of their own, which are not needed here.
+        self._socket = socket.socket(sock.family, sock.type, sock.proto, sock.detach())
+        self._socket.setblocking(False)
+        self._hub = get_hub()
+        loop = self._hub.loop
+        self._run_callback = loop.run_callback
+        self._reader = loop.io(self._socket.fileno(), READ)
+        self._writer = loop.io(self._socket.fileno(), WRITE)
+        self._writing = False
+        self._flush_asked = False
+        self._room: Flag | None = None
+        self._stall_timer: _TimerWatcher | None = None
+        self._reader.start(self._on_readable)
+
+    def ask_flush(self) -> None:
+        """Have what was queued sent once everything that is ready to run has run."""
+        if self._flush_asked or self.closed:
+            return
+        if self._writing:
+            self._drop_if_deaf()
+        else:
+            self._flush_asked = True
+            self._run_callback(self._flush)
+
+    def wait_for_room(self, deadline: float | None = None) -> None:
+        """Return once few enough frames wait for the socket; for greenlets that send messages.
+
+        Raises DeadlineExceeded when the deadline (monotonic) passes before.
+        """
+        while self.core.outbox.size >= self._limits.outbox_wait and not self.closed:
+            if self._room is None:
+                self._room = Flag()
+            room = self._room
+            if not room.wait(None if deadline is None else max(0.0, deadline - monotonic())):
+                raise DeadlineExceeded("context deadline exceeded")
+
+    def close(self) -> None:
+        """Close the socket and end every call; harmless when closed already."""
+        if self.closed:
+            return
+        self.closed = True
+        for watcher in (self._reader, self._writer, self._stall_timer):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+        self._socket.close()
+        self._run_callback(self._after_close)
+
+    def resume_reading(self) -> None:
+        """To be called when a message was taken."""
+        if self._stall_timer is not None and not self.core.congested and not self.closed:
+            self._stall_timer.stop()
+            self._stall_timer.close()
+            self._stall_timer = None
+            self._reader.start(self._on_readable)
+
+    def _handle(self, events: Events) -> None:
+        raise NotImplementedError
+
+    def _on_closed(self) -> None:
+        raise NotImplementedError
+
+    def _after_close(self) -> None:
+        if self._room is not None:
+            self._room.set()
+        self._on_closed()
+
+    def _on_readable(self) -> None:
+        try:
+            count = self._socket.recv_into(_buffer)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            # A reset is how many peers end a connection.
+            count = 0
+        if not count:
+            self.close()
+            return
+        # What handlers queue from here on leaves with the flush below.
+        self._flush_asked = True
+        try:
+            events = self._receive(_views[:count])
+            if events:
+                self._handle(events)
+        except Exception:
+            logger.exception("internal error: closing the connection")
+            self.close()
+        if self.closed:
+            return
+        if self.core.congested:
+            self._pause_reading()
+        if self._writing:
+            self._flush_asked = False
+            self._drop_if_deaf()
+        else:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._flush_asked = False
+        outbox = self.core.outbox
+        if self.closed:
+            return
+        try:
+            for _ in range(SENDS_AT_ONCE):
+                if not outbox.size:
+                    break
+                outbox.consume(self._socket.sendmsg(outbox.peek(FRAMES_AT_ONCE)))
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:
+            self.close()
+            return
+        if self._writing or outbox.size:
+            self._watch_writable(bool(outbox.size))
+        if self._room is not None and outbox.size < self._limits.outbox_wait:
+            self._room.set()
+            self._room = None
+        if self.close_when_idle and not outbox.size and not self.core.streams:
+            self.close()
+
+    def _watch_writable(self, wanted: bool) -> None:
+        if wanted != self._writing:
+            self._writing = wanted
+            if wanted:
+                self._writer.start(self._flush)
+            else:
+                self._writer.stop()
+        self._drop_if_deaf()
+
+    def _drop_if_deaf(self) -> None:
+        unsent = self.core.outbox.size
+        if unsent >= self._limits.outbox_drop:
+            logger.warning("the peer does not read: closing with %d bytes unsent", unsent)
+            self.close()
+
+    def _pause_reading(self) -> None:
+        if self._stall_timer is None:
+            self._reader.stop()
+            # The first round only takes marks: a stream has at least one whole period.
+            self.core.expire()
+            self._stall_timer = self._hub.loop.timer(self._limits.stall, self._limits.stall)
+            self._stall_timer.start(self._on_stall)
+
+    def _on_stall(self) -> None:
+        self._handle(self.core.expire())
+        self.resume_reading()
+        self.ask_flush()
