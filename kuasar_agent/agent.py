@@ -43,7 +43,8 @@ class Agent:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.reaper = Reaper()
-        ports = StreamPorts(settings.listen, _is_host if settings.host_only else _is_anyone)
+        self._admit = _is_host if settings.host_only else _is_anyone
+        ports = StreamPorts(settings.listen, self._admit)
         self.containers = Containers(
             self.reaper,
             ports,
@@ -76,7 +77,7 @@ class Agent:
         except OSError as error:
             log.error("no debug console", port=console.PORT, error=error)
             return
-        console.Console(self.reaper, shell, self._settings.admit).start(listener)
+        console.Console(self.reaper, shell, self._admit).start(listener)
         log.info("debug console", port=console.PORT, shell=shell)
 
     def run(self) -> None:

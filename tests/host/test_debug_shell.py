@@ -301,7 +301,7 @@ def test_accept_errors_do_not_end_the_console(tmp_path: Path) -> None:
         def accept(self) -> tuple[socket, object]:
             if errors:
                 raise errors.pop()
-            return listener.accept()  # type: ignore[no-any-return]
+            return listener.accept()
 
     Console(Reaper(), "/bin/sh", lambda peer: False).start(Failing())  # type: ignore[arg-type]
     peer = dial(address, TIMEOUT)
