@@ -53,8 +53,11 @@ def run(peer: socket, command: Sequence[str], write: Callable[[bytes], None]) ->
     try:
         while data := peer.recv(_CHUNK):
             output.feed(data)
-    except OSError as error:
-        raise DebugError(f"the connection to the guest broke: {error.strerror}") from None
+    except BaseException as error:
+        output.give_up()
+        if isinstance(error, OSError):
+            raise DebugError(f"the connection to the guest broke: {error.strerror}") from None
+        raise
     finally:
         typing.kill()
     return output.finish()
@@ -70,17 +73,31 @@ class Output:
 
     def feed(self, data: bytes) -> None:
         data = self._held + data
-        # The longest marker: the prefix, three digits, two characters for the line's end.
-        keep = len(self._prefix) + 5
-        self._write(data[:-keep])
-        self._held = data[-keep:]
+        start = self._possible_marker(data)
+        self._write(data[:start])
+        self._held = data[start:]
+
+    def _possible_marker(self, data: bytes) -> int:
+        """Where a marker may have begun that more data would complete; else the end."""
+        start = data.rfind(self._prefix)
+        # Three digits and two characters for the line's end may follow.
+        if start >= 0 and len(data) <= start + len(self._prefix) + 5:
+            return start
+        for size in range(len(self._prefix) - 1, 0, -1):
+            if data.endswith(self._prefix[:size]):
+                return len(data) - size
+        return len(data)
+
+    def give_up(self) -> None:
+        """No more will come, and no marker."""
+        self._write(self._held)
 
     def finish(self) -> int:
         """The exit status. Raises DebugError when the output has no marker at its end."""
         head, found, tail = self._held.rpartition(self._prefix)
         match = _DIGITS.fullmatch(tail) if found else None
         if match is None:
-            self._write(self._held)
+            self.give_up()
             raise DebugError("the guest ended the connection without an exit status")
         self._write(head)
         return int(match[1])

@@ -62,7 +62,7 @@ class Target:
                 with short_path(Path(self._place)) as name:
                     return dial(f"hvsock://{name}:{port}", WITHIN)
             return dial(address, WITHIN)
-        except OSError as error:
+        except (OSError, StatusError) as error:
             raise DebugError(f"{address}: {_explain(port, error)}") from None
 
     def _probe(self) -> None:
@@ -114,14 +114,13 @@ def options(command: Callable[..., Any]) -> Callable[..., Any]:
     return where(who(with_target))
 
 
-def _explain(port: int, error: OSError) -> str:
+def _explain(port: int, error: OSError | StatusError) -> str:
     if isinstance(error, FileNotFoundError):
-        # Unix sockets stand for ports where the agent is an ordinary process.
         return "there is no such socket"
     if isinstance(error, ConnectionRefusedError):
         return "nobody listens there: the guest is gone"
-    if isinstance(error, TimeoutError) and port == CONSOLE_PORT:
+    if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+        return error.strerror or str(error)
+    if port == CONSOLE_PORT:
         return "no answer; the debug console needs task.debug on the guest's kernel command line"
-    if isinstance(error, TimeoutError):
-        return f"no answer within {WITHIN:.0f} s"
-    return error.strerror or str(error)
+    return f"no answer within {WITHIN:.0f} s"

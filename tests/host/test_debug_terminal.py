@@ -58,7 +58,8 @@ def test_vi_opens_edits_and_quits(screen: Screen, tmp_path: Path) -> None:
 
 
 def test_job_control_stops_and_continues(screen: Screen) -> None:
-    screen.line("clear; cat")
+    screen.line("clear; sh -c 'echo go$((1)); exec cat'")
+    screen.shows("go1")
     screen.keys("C-z")
     screen.line("jobs | wc -l; fg")
     screen.shows("1")

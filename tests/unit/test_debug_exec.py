@@ -50,6 +50,20 @@ def test_without_a_marker_at_the_end_there_is_no_status(data: bytes) -> None:
     assert b"".join(written) == data
 
 
+def test_output_that_cannot_be_a_marker_is_not_held_back() -> None:
+    written: list[bytes] = []
+    Output(TOKEN, written.append).feed(b"up\n")
+    assert written == [b"up\n"]
+
+
+def test_an_interrupted_command_loses_no_output() -> None:
+    written: list[bytes] = []
+    output = Output(TOKEN, written.append)
+    output.feed(b"half a marker: " + MARKER[:5])
+    output.give_up()
+    assert b"".join(written) == b"half a marker: " + MARKER[:5]
+
+
 WORDS = ["a b", "it's", "", "tab\tnew\nline", "back\\slash \\n", "é\udcff", "$x `y` !z", "-n", "%s"]
 
 
