@@ -71,10 +71,9 @@ class Backend:
 
 def accept(driver: Driver, port: int, space: int = 65536) -> Stream:
     """The guest takes the connection that the host asks for."""
-    # The end of an earlier connection may still be on its way.
-    while (request := driver.receive()).op != Op.REQUEST:
+    # What is left of earlier connections, a request of an impatient client included, comes first.
+    while (request := driver.receive()).op != Op.REQUEST or request.header.dst_port != port:
         pass
-    assert request.header.dst_port == port
     stream = Stream(driver, request.header.src_port, port, space)
     stream.note(request)
     stream.send(Op.RESPONSE)
