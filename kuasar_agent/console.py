@@ -38,6 +38,8 @@ _CHUNK = 64 * 1024
 _LINE_LIMIT = 256
 # How often it is checked whether a client is still there, and how long one is seen off (seconds).
 _PROBE, _SEE_OFF = 1.0, 1.0
+# After fewer bytes than these, output is left to gather for a moment (seconds).
+_SHORT, _GATHER = 1024, 0.001
 _NOT_STARTED = 126
 # accept(2) fails while descriptors are short; the listener waits and tries again (seconds).
 _BACKOFF_FIRST, _BACKOFF_LAST = 0.01, 1.0
@@ -253,8 +255,10 @@ def _show(terminal: Terminal, peer: socket) -> None:
     """Send the terminal's output; returns at its end or when the peer is gone."""
     try:
         while True:
-            peer.sendall(terminal.read())
-            gevent.sleep(0)
+            data = terminal.read()
+            peer.sendall(data)
+            # A program that writes a few bytes at a time would cost a packet for each of them.
+            gevent.sleep(_GATHER if len(data) < _SHORT else 0)
     except (EOFError, OSError):
         pass
 
