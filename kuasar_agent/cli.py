@@ -32,6 +32,7 @@ def serve(state: Path, ports: Path, runtime: str) -> None:
             listen=lambda port: listen(f"unix://{ports}/{port}"),
             host_only=False,
             runtime=runtime,
+            port_wait=1.0,
         )
     )
     agent.start()

@@ -48,6 +48,7 @@ def _serve(timeline: Timeline) -> None:
                 host_only=config.vsock_peers == "host",
                 runtime=config.runtime,
                 rescan=rescan_pci,
+                drain_grace=config.drain_grace,
             )
         )
         house.start()
