@@ -12,10 +12,10 @@ from gevent.socket import socket
 
 from kuasar_agent import __version__
 from kuasar_agent.containers.manager import Containers
-from kuasar_agent.containers.transports import StreamPorts
+from kuasar_agent.containers.transports import DRAIN_GRACE, PORT_WAIT, StreamPorts
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Reaper, ignore_termination
-from kuasar_agent.services import sandbox, task
+from kuasar_agent.services import sandbox, streaming, task
 from kuasar_agent.ttrpc import Server, vsock_host_only
 
 log = get_logger(__name__)
@@ -35,6 +35,10 @@ class Settings(NamedTuple):
     rescan: Callable[[], None] = lambda: None
     debug_shell: str = ""
     """The program that the debug console runs; without one its port stays closed."""
+    drain_grace: float = DRAIN_GRACE
+    """Seconds for which deletions wait for output that nobody takes, or that may yet come."""
+    port_wait: float = PORT_WAIT
+    """Seconds for which a virtio-serial port may be missing."""
 
 
 class Agent:
@@ -44,7 +48,12 @@ class Agent:
         self._settings = settings
         self.reaper = Reaper()
         self._admit = _is_host if settings.host_only else _is_anyone
-        ports = StreamPorts(settings.listen, self._admit)
+        ports = StreamPorts(
+            settings.listen,
+            self._admit,
+            drain_grace=settings.drain_grace,
+            port_wait=settings.port_wait,
+        )
         self.containers = Containers(
             self.reaper,
             ports,
@@ -57,6 +66,7 @@ class Agent:
         self.server.register(task.SERVICE, tasks)
         self.server.register(task.SERVICE, tasks, name=task.V3_NAME)
         self.server.register(sandbox.SERVICE, sandbox.SandboxService())
+        self.server.register(streaming.SERVICE, streaming.StreamingService(ports.channels))
         self._signals: list[object] = []
 
     def start(self) -> None:

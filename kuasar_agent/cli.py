@@ -35,6 +35,7 @@ def serve(state: Path, ports: Path, runtime: str, debug: bool, debug_shell: str)
             host_only=False,
             runtime=runtime,
             debug_shell=debug_shell if debug else "",
+            port_wait=1.0,
         )
     )
     agent.start()

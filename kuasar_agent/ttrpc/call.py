@@ -49,6 +49,8 @@ class CallOwner(Protocol):
 
     def wait_for_room(self) -> None: ...
 
+    def wait_until_sent(self, stream_id: int) -> bool: ...
+
     def resume_reading(self) -> None: ...
 
     def call_ended(self, stream: Stream) -> None: ...
@@ -126,6 +128,17 @@ class Call(Context):
         self._connection.wait_for_room()
         self._connection.core.send(self._stream, payload)
         self._connection.ask_flush()
+
+    def flush(self) -> bool:
+        """Wait until the kernel has all that was sent; False when the connection went first."""
+        return self._connection.wait_until_sent(self._stream.id)
+
+    def withdraw(self) -> bool:
+        """Take back what was sent and has not left; False when at least a part has."""
+        outbox = self._connection.core.outbox
+        waited = outbox.holds(self._stream.id)
+        outbox.drop(self._stream.id)
+        return waited and not outbox.holds(self._stream.id)
 
     def _start_timer(self, seconds: float) -> None:
         self.deadline = monotonic() + seconds
@@ -209,3 +222,11 @@ class ServerStream:
         Raises StreamClosed when the call has ended, ResourceExhausted for more than 4 MiB.
         """
         self._call.send(self._method.serialize_reply(message))
+
+    def flush(self) -> bool:
+        """Wait until the kernel has all that was sent; False when the connection went first."""
+        return self._call.flush()
+
+    def withdraw(self) -> bool:
+        """Take back the last message unless it has left, at least in part; whether it was."""
+        return self._call.withdraw()

@@ -140,6 +140,13 @@ class Agent:
         request = task_pb2.KillRequest(id=id, signal=number, all=everyone)
         self.tasks.kill(request, timeout=TIMEOUT)
 
+    def close_io(self, id: str) -> None:
+        self.tasks.close_io(task_pb2.CloseIORequest(id=id, stdin=True), timeout=TIMEOUT)
+
+    def resize(self, id: str, width: int, height: int) -> None:
+        request = task_pb2.ResizePtyRequest(id=id, width=width, height=height)
+        self.tasks.resize_pty(request, timeout=TIMEOUT)
+
     def delete(self, id: str) -> task_pb2.DeleteResponse:
         reply: task_pb2.DeleteResponse = self.tasks.delete(
             task_pb2.DeleteRequest(id=id), timeout=TIMEOUT
