@@ -249,6 +249,7 @@ def test_reading_goes_on_when_a_handler_ends_with_messages_untaken(
     with serving(address, echo, limits=limits) as server, raw(address) as sock:
         wire = SocketWire(sock, echo)
         wire.send(request(1, "Hold", flags=RO), data(1, "x" * (1 << 12)))
+        assert echo.entered.wait(PATIENCE)
         (connection,) = server._connections
         until(lambda: connection.core.congested)
         wire.send(request(3, text="next"))
