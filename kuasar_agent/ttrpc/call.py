@@ -47,7 +47,7 @@ class CallOwner(Protocol):
 
     def ask_flush(self) -> None: ...
 
-    def wait_for_room(self) -> None: ...
+    def wait_for_room(self, deadline: float | None) -> None: ...
 
     def wait_until_sent(self, stream_id: int) -> bool: ...
 
@@ -125,7 +125,7 @@ class Call(Context):
 
     def send(self, payload: bytes) -> None:
         """Send one message, after waiting for room if need be."""
-        self._connection.wait_for_room()
+        self._connection.wait_for_room(self.deadline)
         self._connection.core.send(self._stream, payload)
         self._connection.ask_flush()
 
@@ -219,7 +219,8 @@ class ServerStream:
     def send(self, message: Message) -> None:
         """Send one message; waits while too much is unsent.
 
-        Raises StreamClosed when the call has ended, ResourceExhausted for more than 4 MiB.
+        Raises StreamClosed when the call has ended, DeadlineExceeded when it ends meanwhile,
+        ResourceExhausted for more than 4 MiB.
         """
         self._call.send(self._method.serialize_reply(message))
 

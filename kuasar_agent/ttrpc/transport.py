@@ -134,7 +134,7 @@ class Transport:
         self._run_callback(self._after_close)
 
     def resume_reading(self) -> None:
-        """To be called when a message was taken."""
+        """To be called when messages were taken or dropped."""
         if self._stall_timer is not None and not self.core.congested and not self.closed:
             self._stall_timer.stop()
             self._stall_timer.close()
