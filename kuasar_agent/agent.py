@@ -15,6 +15,8 @@ from kuasar_agent.containers.manager import Containers
 from kuasar_agent.containers.transports import DRAIN_GRACE, PORT_WAIT, StreamPorts
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Reaper, ignore_termination
+from kuasar_agent.sandbox.devices import Devices
+from kuasar_agent.sandbox.storage import DIRECTORY, Storages
 from kuasar_agent.services import sandbox, streaming, task
 from kuasar_agent.ttrpc import Server, vsock_host_only
 
@@ -47,6 +49,7 @@ class Agent:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.reaper = Reaper()
+        self.devices = Devices()
         self._admit = _is_host if settings.host_only else _is_anyone
         ports = StreamPorts(
             settings.listen,
@@ -58,6 +61,7 @@ class Agent:
             self.reaper,
             ports,
             settings.state,
+            Storages(self.devices, (settings.state, DIRECTORY)),
             runtime=settings.runtime,
             rescan=settings.rescan,
         )
@@ -72,6 +76,7 @@ class Agent:
     def start(self) -> None:
         """Reap from now on, then answer calls. Raises OSError when the port cannot be had."""
         self.reaper.start()
+        self.devices.start()
         logging.getLogger("kuasar_agent.ttrpc").addHandler(_LibraryLog(logging.WARNING))
         self._signals = ignore_termination(_report_signal)
         self.server.start(self._settings.listen(1024))

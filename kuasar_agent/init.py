@@ -38,6 +38,7 @@ def _serve(timeline: Timeline) -> None:
         from kuasar_agent import agent
         from kuasar_agent.blocking import off_hub
         from kuasar_agent.linux import cgroup, modules
+        from kuasar_agent.sandbox.hotadd import HotAdd
         from kuasar_agent.ttrpc import listen
 
     with timeline.step("serve"):
@@ -61,6 +62,9 @@ def _serve(timeline: Timeline) -> None:
         ms=f"{now_ms():.1f}",
     )
     gevent.spawn(off_hub, modules.load_list, modules.LATE_LIST)
+    hot_add = HotAdd()
+    house.devices.watch(hot_add.notice)
+    gevent.spawn(hot_add.run)
     house.run()
 
 

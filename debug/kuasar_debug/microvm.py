@@ -46,6 +46,8 @@ class Config:
     cpus: int = 1
     root_ports: int = 0
     """Empty PCIe slots `rp1`, `rp2`, … for devices that are plugged in later."""
+    arguments: Sequence[str] = ()
+    """More of QEMU's options; a `-m` or `-smp` among them adds to the one that is there."""
     append: str = ""
     ready_within: float = 120.0
     echo: Callable[[str], None] | None = field(default=None, compare=False)
@@ -180,6 +182,7 @@ class MicroVM(Sandbox):
             *("-qmp", "unix:qmp.sock,server=on,wait=off", "-no-reboot"),
             *("-kernel", str(self.config.kernel.absolute()), "-initrd", str(self._initrd())),
             *devices,
+            *self.config.arguments,
             *("-append", words.strip()),
         ]
 

@@ -16,7 +16,8 @@ from kuasar_agent.containers.transports import StreamPorts
 from kuasar_agent.linux.mount import mounts
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Reaper
-from kuasar_agent.ttrpc.status import AlreadyExists, NotFound, Unimplemented
+from kuasar_agent.sandbox.storage import Storages
+from kuasar_agent.ttrpc.status import AlreadyExists, NotFound
 
 log = get_logger(__name__)
 
@@ -39,6 +40,7 @@ class Containers:
         reaper: Reaper,
         ports: StreamPorts,
         state: str,
+        storages: Storages,
         *,
         runtime: str = "",
         rescan: Callable[[], None] = lambda: None,
@@ -47,16 +49,23 @@ class Containers:
         self._reaper = reaper
         self._ports = ports
         self._state = state
+        self._storages = storages
         self._runtime_name = runtime
         self._rescan = rescan
         self._table: dict[str, _Entry] = {}
         self._no_pivot = root_cannot_pivot()
 
-    def create(self, id: str, requested: StdioUrls, options: CreateOptions) -> Container:
+    def create(
+        self,
+        id: str,
+        requested: StdioUrls,
+        options: CreateOptions,
+        deadline: float | None = None,
+    ) -> Container:
         """Create a container from its bundle in the shared directory.
 
-        Raises AlreadyExists before anything is touched; on any other failure everything that was
-        done is undone.
+        Devices are waited for until `deadline` (on time.monotonic()'s clock). Raises AlreadyExists
+        before anything is touched; on any other failure everything that was done is undone.
         """
         check_id(id)
         if id in self._table:
@@ -64,7 +73,7 @@ class Containers:
         entry = self._table[id] = _Entry()
         try:
             with entry.ready:
-                entry.container = self._create(id, requested, options)
+                entry.container = self._create(id, requested, options, deadline)
         except BaseException:
             del self._table[id]
             raise
@@ -86,15 +95,26 @@ class Containers:
         container.delete()
         entry = self._table.get(id)
         if entry is not None and entry.container is container:
+            self._storages.release(id)
             del self._table[id]
             log.info("container deleted", id=id)
         return container
 
-    def _create(self, id: str, requested: StdioUrls, options: CreateOptions) -> Container:
+    def _create(
+        self, id: str, requested: StdioUrls, options: CreateOptions, deadline: float | None
+    ) -> Container:
         off_hub(self._rescan)
         bundle: Bundle = off_hub(load_bundle, f"{self._state}/{id}", id)
-        for storage in bundle.storages:
-            raise Unimplemented(f"storage driver {storage.get('driver')!r} is not supported")
+        self._storages.attach(id, bundle.storages, deadline)
+        try:
+            return self._create_from(bundle, id, requested, options)
+        except BaseException:
+            self._storages.release(id)
+            raise
+
+    def _create_from(
+        self, bundle: Bundle, id: str, requested: StdioUrls, options: CreateOptions
+    ) -> Container:
         urls = bundle.merge_stdio(requested)
         if urls.terminal and not (bundle.spec.get("process") or {}).get("terminal"):
             off_hub(require_terminal, bundle)

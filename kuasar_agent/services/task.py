@@ -27,6 +27,8 @@ SERVICE = task_pb2.DESCRIPTOR.services_by_name["Task"]
 V3_NAME = "containerd.task.v3.Task"
 """The same messages under another name."""
 
+_ANSWER_WITHIN = 1.0
+
 _RUNC_OPTIONS = ("containerd.runc.v1.Options", "containerd.linux.runc.CreateOptions")
 
 
@@ -41,7 +43,9 @@ class TaskService:
     ) -> task_pb2.CreateTaskResponse:
         urls = StdioUrls(request.stdin, request.stdout, request.stderr, request.terminal)
         options = decode_options(request.options)
-        container = self._containers.create(request.id, urls, options)
+        # The error for a device that never comes has to reach the caller before it hangs up.
+        deadline = None if ctx.deadline is None else ctx.deadline - _ANSWER_WITHIN
+        container = self._containers.create(request.id, urls, options, deadline)
         return task_pb2.CreateTaskResponse(pid=container.init.pid)
 
     def start(self, ctx: Context, request: task_pb2.StartRequest) -> task_pb2.StartResponse:

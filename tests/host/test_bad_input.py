@@ -144,8 +144,8 @@ def test_an_unknown_storage_driver_is_named(agent: Agent) -> None:
     id = agent.bundle("true")
     (agent.state / id / f"storage-{id}").write_text('[{"driver": "floppy"}]')
     error = refusal(agent.create, id)
-    assert error.code == Code.UNIMPLEMENTED
-    assert "floppy" in error.message
+    assert error.code == Code.INVALID_ARGUMENT
+    assert "unknown driver 'floppy'" in error.message
 
 
 @pytest.mark.parametrize("runtime", ["crun", "runc"])
