@@ -12,12 +12,12 @@ from gevent.socket import socket
 
 from kuasar_agent import __version__
 from kuasar_agent.containers.manager import Containers
-from kuasar_agent.containers.transports import StreamPorts
+from kuasar_agent.containers.transports import DRAIN_GRACE, PORT_WAIT, StreamPorts
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Reaper, ignore_termination
 from kuasar_agent.sandbox.devices import Devices
 from kuasar_agent.sandbox.storage import DIRECTORY, Storages
-from kuasar_agent.services import sandbox, task
+from kuasar_agent.services import sandbox, streaming, task
 from kuasar_agent.ttrpc import Server, vsock_host_only
 
 log = get_logger(__name__)
@@ -35,6 +35,12 @@ class Settings(NamedTuple):
     runtime: str = ""
     """The OCI runtime to prefer."""
     rescan: Callable[[], None] = lambda: None
+    debug_shell: str = ""
+    """The program that the debug console runs; without one its port stays closed."""
+    drain_grace: float = DRAIN_GRACE
+    """Seconds for which deletions wait for output that nobody takes, or that may yet come."""
+    port_wait: float = PORT_WAIT
+    """Seconds for which a virtio-serial port may be missing."""
 
 
 class Agent:
@@ -44,7 +50,13 @@ class Agent:
         self._settings = settings
         self.reaper = Reaper()
         self.devices = Devices()
-        ports = StreamPorts(settings.listen, _is_host if settings.host_only else _is_anyone)
+        self._admit = _is_host if settings.host_only else _is_anyone
+        ports = StreamPorts(
+            settings.listen,
+            self._admit,
+            drain_grace=settings.drain_grace,
+            port_wait=settings.port_wait,
+        )
         self.containers = Containers(
             self.reaper,
             ports,
@@ -58,6 +70,7 @@ class Agent:
         self.server.register(task.SERVICE, tasks)
         self.server.register(task.SERVICE, tasks, name=task.V3_NAME)
         self.server.register(sandbox.SERVICE, sandbox.SandboxService())
+        self.server.register(streaming.SERVICE, streaming.StreamingService(ports.channels))
         self._signals: list[object] = []
 
     def start(self) -> None:
@@ -67,6 +80,20 @@ class Agent:
         logging.getLogger("kuasar_agent.ttrpc").addHandler(_LibraryLog(logging.WARNING))
         self._signals = ignore_termination(_report_signal)
         self.server.start(self._settings.listen(1024))
+        if self._settings.debug_shell:
+            self._open_console(self._settings.debug_shell)
+
+    def _open_console(self, shell: str) -> None:
+        # Needed for debugging only, and only once the agent serves.
+        from kuasar_agent import console
+
+        try:
+            listener = self._settings.listen(console.PORT)
+        except OSError as error:
+            log.error("no debug console", port=console.PORT, error=error)
+            return
+        console.Console(self.reaper, shell, self._admit).start(listener)
+        log.info("debug console", port=console.PORT, shell=shell)
 
     def run(self) -> None:
         """Let the greenlets run, for ever."""

@@ -49,6 +49,8 @@ def _serve(timeline: Timeline) -> None:
                 host_only=config.vsock_peers == "host",
                 runtime=config.runtime,
                 rescan=rescan_pci,
+                debug_shell=config.debug_shell if config.debug else "",
+                drain_grace=config.drain_grace,
             )
         )
         house.start()

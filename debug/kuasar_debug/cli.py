@@ -19,6 +19,7 @@ import gevent
 from kuasar_agent import __version__
 from kuasar_agent.ttrpc import StatusError
 from kuasar_debug.errors import DebugError
+from kuasar_debug.inside import COMMANDS
 from kuasar_debug.microvm import Config, MicroVM
 from kuasar_debug.run import Run, summary
 from kuasar_debug.sandbox import Sandbox, is_running
@@ -68,6 +69,10 @@ def boot_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.version_option(__version__)
 def main() -> None:
     """Boot microVMs with the Kuasar guest agent and look inside them."""
+
+
+for _command in COMMANDS:
+    main.add_command(_command)
 
 
 @main.command()

@@ -27,6 +27,8 @@ class TaskConfig(NamedTuple):
     """The OCI runtime; empty lets the agent choose."""
     events: Literal["oom", "all"] = "oom"
     """Which events GetEvents hands out."""
+    drain_grace: float = 2.0
+    """Seconds for which a deletion waits for output that nobody takes, or that may yet come."""
     vsock_peers: Literal["host", "any"] = "host"
     """Who may connect: the host (CID 2) only, or any CID."""
 
@@ -106,6 +108,13 @@ def _one_of(*choices: str) -> Callable[[str | None], str]:
     return parse
 
 
+def _seconds(value: str | None) -> float:
+    seconds = float(value or "none")
+    if not 0 <= seconds <= 3600:
+        raise ValueError("expected seconds, at most 3600")
+    return seconds
+
+
 def _absolute_path(value: str | None) -> str:
     if value is None or not value.startswith("/"):
         raise ValueError("expected an absolute path")
@@ -116,6 +125,7 @@ _PARSERS: dict[str, Callable[[str | None], object]] = {
     "sharefs_type": _one_of("9p", "virtiofs"),
     "log_level": _one_of(*LEVELS),
     "debug": _boolean,
+    "drain_grace": _seconds,
     "enable_tracing": _boolean,
     "debug_shell": _absolute_path,
     "cgroup": _one_of("auto", "v1", "v2"),

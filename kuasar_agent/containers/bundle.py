@@ -74,6 +74,16 @@ def load_bundle(path: str, container_id: str) -> Bundle:
     )
 
 
+def require_terminal(bundle: Bundle) -> None:
+    """Make the spec ask for a terminal, as the request or the io file does; the runtime reads
+    nothing else. Blocks on the share."""
+    bundle.spec.setdefault("process", {})["terminal"] = True
+    draft = f"{bundle.path}/.config.json"
+    with open(draft, "w") as file:
+        json.dump(bundle.spec, file)
+    os.rename(draft, f"{bundle.path}/config.json")
+
+
 def load_stdio(path: str) -> StdioUrls | None:
     """An io file; None when it is absent or lacks a key, as then the request counts."""
     try:

@@ -16,8 +16,6 @@ from kuasar_agent.ttrpc.status import FailedPrecondition, InvalidArgument, NotFo
 
 log = get_logger(__name__)
 
-# A grandchild may hold a pipe open for ever; its output is waited for this long (seconds).
-DRAIN_GRACE = 2.0
 _KILLED_WITHIN = 10.0
 
 _ALREADY_GONE = ("not running", "already finished", "no such process")
@@ -52,14 +50,15 @@ class Container:
                 self.bundle.path,
                 (stdin, stdout, stderr),
                 pid_file=self.bundle.pid_file,
+                console_socket=stdio.console_socket,
                 no_pivot=options.no_pivot,
                 no_new_keyring=options.no_new_keyring,
             )
+            stdio.start()
         except BaseException:
             stdio.close()
             self._remove_remains()
             raise
-        stdio.start()
         self.init.child = child
         gevent.spawn(self._follow, child)
 
@@ -91,6 +90,16 @@ class Container:
                 raise NotFound("no such container") from None
             raise
 
+    def resize(self, width: int, height: int) -> None:
+        """Set the size of the terminal, in characters."""
+        if self._stdio is not None:
+            self._stdio.resize(width, height)
+
+    def close_stdin(self) -> None:
+        """End the input after what the host has sent."""
+        if self._stdio is not None:
+            self._stdio.close_stdin()
+
     def delete(self) -> None:
         """Kill what runs, deliver the output that is there, give everything back.
 
@@ -103,7 +112,7 @@ class Container:
             if self.init.wait(_KILLED_WITHIN) is None:
                 log.error("container's process does not end", id=self.id, pid=self.init.pid)
             if self._stdio is not None:
-                if not self._stdio.drain(DRAIN_GRACE):
+                if not self._stdio.drain():
                     log.warning("output dropped: nobody took it in time", id=self.id)
                 self._stdio.close()
             self._deleted = True

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import gevent.lock
 
 from kuasar_agent.blocking import off_hub
-from kuasar_agent.containers.bundle import Bundle, StdioUrls, load_bundle
+from kuasar_agent.containers.bundle import Bundle, StdioUrls, load_bundle, require_terminal
 from kuasar_agent.containers.container import Container, RuntimeOptions
 from kuasar_agent.containers.ids import check_id
 from kuasar_agent.containers.process import Process
@@ -17,7 +17,7 @@ from kuasar_agent.linux.mount import mounts
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Reaper
 from kuasar_agent.sandbox.storage import Storages
-from kuasar_agent.ttrpc.status import AlreadyExists, NotFound, Unimplemented
+from kuasar_agent.ttrpc.status import AlreadyExists, NotFound
 
 log = get_logger(__name__)
 
@@ -116,8 +116,9 @@ class Containers:
         self, bundle: Bundle, id: str, requested: StdioUrls, options: CreateOptions
     ) -> Container:
         urls = bundle.merge_stdio(requested)
-        if urls.terminal:
-            raise Unimplemented("terminals are not supported")
+        if urls.terminal and not (bundle.spec.get("process") or {}).get("terminal"):
+            off_hub(require_terminal, bundle)
+            log.info("spec changed: process.terminal is true", id=id)
         binary = find_runtime(*self._runtime_names(options.binary))
         container = Container(
             id, bundle, OCIRuntime(self._reaper, binary, options.root), Process(id, urls)

@@ -1,72 +1,120 @@
-"""The three standard streams of one process: pipes towards it, transports towards the host.
+"""The three standard streams of one process, each with its own transport towards the host.
 
-The runtime gets one end of each pipe; a greenlet per stream copies between the other end and its
-transport. A transport that does not keep up fills the pipe, and then the process waits: that is
-the back-pressure, and nothing is buffered beyond it.
+Without a terminal the process has pipes. With one, the OCI runtime makes it and hands its master
+over through `console_socket`; stdout and stdin are connected to it, stderr is not used.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Generic, TypeVar
 
 import gevent
-from gevent.os import make_nonblocking, nb_read, nb_write
 
 from kuasar_agent.containers.bundle import StdioUrls
-from kuasar_agent.containers.transports import CHUNK, Sink, Source, StreamPorts
-from kuasar_agent.log import get_logger
-
-log = get_logger(__name__)
-
-End = TypeVar("End", bound=Sink | Source)
+from kuasar_agent.containers.console import Console
+from kuasar_agent.containers.streams import Input, Output, TerminalInput, grow_pipe
+from kuasar_agent.containers.transports import NullSink, Sink, Source, StreamPorts
 
 
 class Stdio:
     """Owns every descriptor it makes; `close` may be called at any time, more than once."""
 
-    def __init__(self) -> None:
+    def __init__(self, drain_grace: float = 0.0) -> None:
         self.child_fds: list[int] = []
         """What the process gets as 0, 1 and 2, until `start`."""
-        self._outputs: list[_Output] = []
-        self._input: _Input | None = None
+        self._drain_grace = drain_grace
+        self._console: Console | None = None
+        self._sink: Sink | None = None
+        self._source: Source | None = None
+        self._outputs: list[Output] = []
+        self._input: Input | None = None
 
     @classmethod
     def open(cls, urls: StdioUrls, ports: StreamPorts, owner: tuple[int, int] = (0, 0)) -> Stdio:
         """Open pipes and transports for the URLs; the process's pipe ends belong to `owner`.
 
-        Raises what the transports raise; nothing stays open then.
+        May wait for a virtio-serial port. Raises what the transports raise; nothing stays open
+        then.
         """
-        stdio = cls()
+        stdio = cls(ports.drain_grace)
         try:
-            stdio._open_input(urls.stdin, ports, owner)
-            for url in (urls.stdout, urls.stderr):
-                stdio._open_output(url, ports, owner)
+            if urls.terminal:
+                stdio._open_terminal(urls, ports)
+            else:
+                stdio._open_input(urls.stdin, ports, owner)
+                for url in (urls.stdout, urls.stderr):
+                    stdio._open_output(url, ports, owner)
         except BaseException:
             stdio.close()
             raise
         return stdio
 
+    @property
+    def console_socket(self) -> str | None:
+        """The path for the runtime's `--console-socket`, or None without a terminal."""
+        return self._console.socket_path if self._console is not None else None
+
     def start(self) -> None:
-        """The process has its ends: close ours of them and begin to copy."""
+        """The process has its ends: close ours of them and begin to copy.
+
+        Raises Unknown or DeadlineExceeded when the runtime has sent no terminal.
+        """
         self._close_child_fds()
+        if self._console is not None:
+            self._connect_terminal(self._console.wait())
         for stream in self._streams():
             stream.start()
 
-    def drain(self, grace: float) -> bool:
-        """Wait until all output was delivered, at most `grace` seconds; False when some is left."""
+    def resize(self, width: int, height: int) -> None:
+        """Set the terminal's size in characters, also before it exists; ignored without one."""
+        if self._console is not None:
+            self._console.resize(width, height)
+
+    def close_stdin(self) -> None:
+        """Give the process the end of its input, after what the host has sent already."""
+        if self._input is not None:
+            self._input.finish()
+
+    def drain(self, grace: float | None = None) -> bool:
+        """Wait until all output was delivered, at most `grace` seconds; False when some is left.
+
+        By default the grace is the one of the transports (`StreamPorts.drain_grace`).
+        """
         copiers = [stream.copier for stream in self._outputs if stream.copier is not None]
-        gevent.joinall(copiers, timeout=grace)
+        gevent.joinall(copiers, timeout=self._drain_grace if grace is None else grace)
         return all(copier.ready() for copier in copiers)
 
     def close(self) -> None:
-        """Give every descriptor back; output that was not delivered is dropped."""
+        """Give every descriptor back; output that was not delivered is dropped, except in a
+        channel, which keeps it for a while."""
         self._close_child_fds()
         for stream in self._streams():
             stream.close()
+        for end in (self._sink, self._source):
+            if end is not None:
+                end.close()
+        self._sink = self._source = None
+        if self._console is not None:
+            self._console.close()
 
-    def _streams(self) -> list[_Output | _Input]:
+    def _streams(self) -> list[Output | Input]:
         return [*self._outputs, *([self._input] if self._input else [])]
+
+    def _open_terminal(self, urls: StdioUrls, ports: StreamPorts) -> None:
+        self._sink = ports.sink(urls.stdout) if urls.stdout else NullSink()
+        self._source = ports.source(urls.stdin) if urls.stdin else None
+        self._console = Console()
+        # The runtime's own; the container does not get them.
+        for flags in (os.O_RDONLY, os.O_WRONLY, os.O_WRONLY):
+            self.child_fds.append(os.open(os.devnull, flags | os.O_CLOEXEC))
+
+    def _connect_terminal(self, master: int) -> None:
+        # Each owns a descriptor: input may end long before output.
+        if self._sink is not None:
+            self._outputs.append(Output(os.dup(master), self._sink))
+        if self._source is not None:
+            self._input = TerminalInput(os.dup(master), self._source)
+        self._sink = self._source = None
 
     def _open_input(self, url: str, ports: StreamPorts, owner: tuple[int, int]) -> None:
         if not url:
@@ -74,7 +122,8 @@ class Stdio:
             return
         source = ports.source(url)
         theirs, ours = os.pipe()
-        self._input = _Input(ours, source)
+        grow_pipe(ours)
+        self._input = Input(ours, source)
         self.child_fds.append(theirs)
         os.fchown(theirs, *owner)
 
@@ -84,7 +133,8 @@ class Stdio:
             return
         sink = ports.sink(url)
         ours, theirs = os.pipe()
-        self._outputs.append(_Output(ours, sink))
+        grow_pipe(ours)
+        self._outputs.append(Output(ours, sink))
         self.child_fds.append(theirs)
         os.fchown(theirs, *owner)
 
@@ -92,61 +142,3 @@ class Stdio:
         for fd in self.child_fds:
             os.close(fd)
         self.child_fds = []
-
-
-class _Stream(Generic[End]):
-    """A pipe end, the transport it is copied to or from, and the greenlet that copies."""
-
-    def __init__(self, fd: int, transport: End) -> None:
-        make_nonblocking(fd)
-        self.fd = fd
-        self.transport = transport
-        self.copier: gevent.Greenlet[[], None] | None = None
-        self._open = True
-
-    def start(self) -> None:
-        self.copier = gevent.spawn(self._run)
-
-    def close(self) -> None:
-        if self.copier is not None:
-            self.copier.kill()
-        self._release()
-
-    def _run(self) -> None:
-        try:
-            self._copy()
-        except OSError as error:
-            log.warning("stream failed", error=error)
-        finally:
-            self._release()
-
-    def _copy(self) -> None:
-        raise NotImplementedError
-
-    def _release(self) -> None:
-        if self._open:
-            self._open = False
-            self.transport.close()
-            os.close(self.fd)
-
-
-class _Output(_Stream[Sink]):
-    """Ends when every writer has closed the pipe."""
-
-    def _copy(self) -> None:
-        while data := nb_read(self.fd, CHUNK):
-            self.transport.write(data)
-        self.transport.finish()
-
-
-class _Input(_Stream[Source]):
-    """Ends when the source does, or when nobody reads the pipe any more."""
-
-    def _copy(self) -> None:
-        try:
-            while data := self.transport.read():
-                view = memoryview(data)
-                while view:
-                    view = view[nb_write(self.fd, view) :]
-        except BrokenPipeError:
-            pass

@@ -1,34 +1,34 @@
-"""Where a stream of a process goes: nowhere, or a vsock port on which the host calls.
+"""Where a stream of a process goes; each stream chooses its transport from its own URL.
 
-A `Sink` takes a process's output, a `Source` gives it input. Each stream chooses its own transport
-from its own URL.
+    (empty)                              nowhere
+    vsock://x:PORT, hvsock://x:PORT      the agent listens, the host connects (`listeners`)
+    …?streaming_id=ID, …?id=ID           a channel of the Streaming service (`channels`)
+    /path                                a FIFO, a device or a file (`paths`)
+    anything else                        a virtio-serial port of that name (`paths`)
+
+A `Sink` takes a process's output, a `Source` gives it input.
 """
 
 from __future__ import annotations
 
 import re
-import select
-import socket as stdlib_socket
-from collections.abc import Callable
-from typing import Any, Protocol
-from urllib.parse import urlsplit
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
 
 from gevent.socket import socket
 
-from kuasar_agent.log import get_logger
+from kuasar_agent.containers import paths
+from kuasar_agent.containers.channels import Channels, ChannelSink, ChannelSource
+from kuasar_agent.containers.listeners import Admit, Listen, ListenerSink, ListenerSource
 from kuasar_agent.ttrpc.status import FailedPrecondition, InvalidArgument
 
-log = get_logger(__name__)
+DRAIN_GRACE = 2.0
+"""Seconds for which a deletion waits for output: a grandchild may hold a pipe open for ever."""
 
-CHUNK = 64 * 1024
+PORT_WAIT = 10.0
+"""Seconds for a virtio-serial port that the host has just plugged."""
 
 _PORT = re.compile(r"[0-9]{1,10}")
-
-Listen = Callable[[int], socket]
-"""Opens a listening socket on a port of the guest."""
-
-Admit = Callable[[Any], bool]
-"""Decides by its address whether a peer may have the stream."""
 
 
 class Sink(Protocol):
@@ -40,34 +40,78 @@ class Sink(Protocol):
     def finish(self) -> None:
         """No more will be written; returns when the end can be seen on the other side."""
 
+    def keep(self, data: bytes) -> bool:
+        """Before `close`: take bytes that came too late for `write`; False if they are lost."""
+
     def close(self) -> None:
-        """Nobody wants the rest."""
+        """Nobody wants the rest. May be called more than once."""
 
 
 class Source(Protocol):
     """The far end of an input stream."""
 
     def read(self) -> bytes:
-        """The next bytes; empty at the end."""
+        """The next bytes; empty at the end. An exception thrown into it loses none."""
+
+    def finish(self) -> None:
+        """The process reads no more."""
 
     def close(self) -> None:
-        """Nobody reads any more; a pending `read` ends."""
+        """The process is deleted. May be called more than once."""
+
+
+class NullSink:
+    """Takes what a terminal prints that is connected to nothing: it must not fill up."""
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
+    def keep(self, data: bytes) -> bool:
+        return False
+
+    def close(self) -> None:
+        pass
 
 
 class StreamPorts:
     """Opens the transports that a URL can name."""
 
-    def __init__(self, listen: Listen, admit: Admit) -> None:
+    def __init__(
+        self,
+        listen: Listen,
+        admit: Admit,
+        channels: Channels | None = None,
+        *,
+        drain_grace: float = DRAIN_GRACE,
+        port_wait: float = PORT_WAIT,
+    ) -> None:
+        self.channels = channels or Channels()
+        self.drain_grace = drain_grace
         self._listen = listen
         self._admit = admit
+        self._port_wait = port_wait
 
     def sink(self, url: str) -> Sink:
-        """Raises InvalidArgument for an unknown form, FailedPrecondition for a taken port."""
-        return _VsockSink(self._open(url), self._admit)
+        """Raises InvalidArgument for an unknown form, FailedPrecondition for what is in use."""
+        if (id := channel_id(url)) is not None:
+            return ChannelSink(self.channels, id)
+        if "://" in url:
+            return ListenerSink(self._open(url), self._admit)
+        return paths.open_sink(self._path(url))
 
     def source(self, url: str) -> Source:
         """Raises as `sink` does."""
-        return _VsockSource(self._open(url), self._admit)
+        if (id := channel_id(url)) is not None:
+            return ChannelSource(self.channels, id)
+        if "://" in url:
+            return ListenerSource(self._open(url), self._admit)
+        return paths.open_source(self._path(url))
+
+    def _path(self, url: str) -> str:
+        return url if url.startswith("/") else paths.find_port(url, self._port_wait)
 
     def _open(self, url: str) -> socket:
         port = vsock_port(url)
@@ -75,6 +119,23 @@ class StreamPorts:
             return self._listen(port)
         except OSError as error:
             raise FailedPrecondition(f"cannot listen for {url}: {error.strerror}") from None
+
+
+def channel_id(url: str) -> str | None:
+    """The stream's id in a URL of the Streaming service, None for any other kind of URL.
+
+    Raises InvalidArgument when there should be one.
+    """
+    place, separator, query = url.partition("?")
+    if "://" not in place:
+        return None
+    for parameter in query.split("&"):
+        key, _, value = parameter.partition("=")
+        if key in ("streaming_id", "id") and value:
+            return unquote(value)
+    if separator or place.startswith("ttrpc+"):
+        raise InvalidArgument(f"streaming url invalid, no id: {url!r}")
+    return None
 
 
 def vsock_port(url: str) -> int:
@@ -89,91 +150,3 @@ def vsock_port(url: str) -> int:
     if not separator or not _PORT.fullmatch(port) or int(port) >= 0xFFFFFFFF:
         raise InvalidArgument(f"no port in stdio {url!r}")
     return int(port)
-
-
-class _Acceptor:
-    """Hands out one admitted connection at a time."""
-
-    def __init__(self, listener: socket, admit: Admit) -> None:
-        self._listener = listener
-        self._admit = admit
-        self.peer: socket | None = None
-
-    def connection(self) -> socket:
-        """The current peer, else the next one to call. Raises OSError after `close`."""
-        while self.peer is None:
-            peer, address = self._listener.accept()
-            if self._admit(address):
-                self.peer = peer
-            else:
-                log.warning("stream refused", peer=address)
-                peer.close()
-        return self.peer
-
-    def drop(self) -> None:
-        """The current peer is gone; the next one to call takes over."""
-        if self.peer is not None:
-            self.peer.close()
-            self.peer = None
-
-    def close(self) -> None:
-        self._listener.close()
-        self.drop()
-
-
-class _VsockSink:
-    def __init__(self, listener: socket, admit: Admit) -> None:
-        self._acceptor = _Acceptor(listener, admit)
-
-    def write(self, data: bytes) -> None:
-        rest = memoryview(data)
-        while rest:
-            peer = self._acceptor.connection()
-            try:
-                rest = rest[peer.send(rest) :]
-            except OSError:
-                self._acceptor.drop()
-
-    def finish(self) -> None:
-        # Closing the listener would reset a reader that is on its way.
-        self._acceptor.connection()
-        self._acceptor.close()
-
-    def close(self) -> None:
-        self._acceptor.close()
-
-
-class _VsockSource:
-    """Input ends when a peer closes its sending side, or hangs up after it had sent something.
-
-    One that goes without a word was probing whether the port is open.
-    """
-
-    def __init__(self, listener: socket, admit: Admit) -> None:
-        self._acceptor = _Acceptor(listener, admit)
-        self._received = False
-
-    def read(self) -> bytes:
-        while True:
-            peer = self._acceptor.connection()
-            try:
-                data: bytes = peer.recv(CHUNK)
-            except OSError:
-                self._acceptor.drop()
-                continue
-            if data:
-                self._received = True
-                return data
-            if self._received or not _hung_up(peer):
-                return b""
-            self._acceptor.drop()
-
-    def close(self) -> None:
-        self._acceptor.close()
-
-
-def _hung_up(peer: stdlib_socket.socket) -> bool:
-    """Whether the peer closed both directions, rather than only its sending one."""
-    poll = select.poll()
-    poll.register(peer.fileno(), 0)
-    return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))

@@ -89,6 +89,19 @@ class TaskService:
         container.kill(request.signal, everyone=request.all)
         return Empty()
 
+    def resize_pty(self, ctx: Context, request: task_pb2.ResizePtyRequest) -> Empty:
+        container = self._containers.get(request.id)
+        _only_init(request.exec_id)
+        container.resize(request.width, request.height)
+        return Empty()
+
+    def close_io(self, ctx: Context, request: task_pb2.CloseIORequest) -> Empty:
+        container = self._containers.get(request.id)
+        _only_init(request.exec_id)
+        if request.stdin:
+            container.close_stdin()
+        return Empty()
+
     def delete(self, ctx: Context, request: task_pb2.DeleteRequest) -> task_pb2.DeleteResponse:
         if request.exec_id:
             self._containers.get(request.id)

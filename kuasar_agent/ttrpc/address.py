@@ -11,8 +11,9 @@ ttrpc+...           any of these, as containerd writes them
 from __future__ import annotations
 
 import errno
+import os
 import socket
-from pathlib import Path
+import stat
 from time import monotonic
 from typing import NamedTuple
 
@@ -115,12 +116,15 @@ def _number(text: str, address: str) -> int:
 
 
 def _remove_stale(path: str) -> None:
-    if not Path(path).is_socket():
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+    except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         if probe.connect_ex(path) == errno.ECONNREFUSED:
-            Path(path).unlink()
+            os.unlink(path)
 
 
 def _connect(family: int, name: Name, timeout: float | None) -> gsocket.socket:

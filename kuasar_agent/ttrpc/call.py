@@ -47,7 +47,9 @@ class CallOwner(Protocol):
 
     def ask_flush(self) -> None: ...
 
-    def wait_for_room(self) -> None: ...
+    def wait_for_room(self, deadline: float | None) -> None: ...
+
+    def wait_until_sent(self, stream_id: int) -> bool: ...
 
     def resume_reading(self) -> None: ...
 
@@ -123,9 +125,20 @@ class Call(Context):
 
     def send(self, payload: bytes) -> None:
         """Send one message, after waiting for room if need be."""
-        self._connection.wait_for_room()
+        self._connection.wait_for_room(self.deadline)
         self._connection.core.send(self._stream, payload)
         self._connection.ask_flush()
+
+    def flush(self) -> bool:
+        """Wait until the kernel has all that was sent; False when the connection went first."""
+        return self._connection.wait_until_sent(self._stream.id)
+
+    def withdraw(self) -> bool:
+        """Take back what was sent and has not left; False when at least a part has."""
+        outbox = self._connection.core.outbox
+        waited = outbox.holds(self._stream.id)
+        outbox.drop(self._stream.id)
+        return waited and not outbox.holds(self._stream.id)
 
     def _start_timer(self, seconds: float) -> None:
         self.deadline = monotonic() + seconds
@@ -206,6 +219,15 @@ class ServerStream:
     def send(self, message: Message) -> None:
         """Send one message; waits while too much is unsent.
 
-        Raises StreamClosed when the call has ended, ResourceExhausted for more than 4 MiB.
+        Raises StreamClosed when the call has ended, DeadlineExceeded when it ends meanwhile,
+        ResourceExhausted for more than 4 MiB.
         """
         self._call.send(self._method.serialize_reply(message))
+
+    def flush(self) -> bool:
+        """Wait until the kernel has all that was sent; False when the connection went first."""
+        return self._call.flush()
+
+    def withdraw(self) -> bool:
+        """Take back the last message unless it has left, at least in part; whether it was."""
+        return self._call.withdraw()

@@ -200,6 +200,7 @@ class ServerConnection(Connection):
         self._services = services
         self._strict_ids = strict_ids
         self._last_id = 0
+        self._unfinished: set[int] = set()
 
     def receive_data(self, data: bytes | memoryview) -> Events:
         """Take bytes from the client."""
@@ -231,6 +232,12 @@ class ServerConnection(Connection):
         if not stream.ended:
             self._refuse(stream.id, error.code, error.message, error.details)
             self._end(stream, error)
+            self._unfinished.add(stream.id)
+
+    def done(self, stream: Stream) -> None:
+        """The handler of a call has ended, or will never run."""
+        self.forget(stream)
+        self._unfinished.discard(stream.id)
 
     def send(self, stream: Stream, payload: bytes) -> None:
         """Send one message of a server-streaming call.
@@ -266,7 +273,12 @@ class ServerConnection(Connection):
         events.append((Event.OPENED, stream))
 
     def _is_reused(self, stream_id: int) -> bool:
-        return self._strict_ids or stream_id == self._last_id or stream_id in self.streams
+        return (
+            self._strict_ids
+            or stream_id == self._last_id
+            or stream_id in self.streams
+            or stream_id in self._unfinished
+        )
 
     def _open(self, stream_id: int, data: bytes) -> Stream:
         request = envelope.decode_request(data)
@@ -335,6 +347,7 @@ class ServerConnection(Connection):
             text = f"data handling error: {error.message}"
             self._refuse(stream.id, Code.INVALID_ARGUMENT, text)
         self._end(stream, error)
+        self._unfinished.add(stream.id)
         return Event.FAILED, stream
 
 

@@ -155,10 +155,12 @@ class Server:
                 logger.warning("ttrpc: invalid credentials: refusing %s", peer)
                 sock.close()
                 return
-        except Exception:
+        except BaseException as error:
             # One connection's trouble must not end the accept loop.
             logger.exception("cannot tell who connected: refusing")
             sock.close()
+            if isinstance(error, KeyboardInterrupt):
+                raise
             return
         core = ServerConnection(self._services, strict_ids=self._strict_ids, limits=self._limits)
         self._connections.add(_Connection(sock, core, self, peer))
@@ -185,7 +187,8 @@ class _Connection(Transport):
 
     def call_ended(self, stream: Stream) -> None:
         """A handler has ended and its result is queued."""
-        self.core.forget(stream)
+        self.core.done(stream)
+        self.resume_reading()
         self._server.release()
         self.ask_flush()
 
@@ -197,6 +200,7 @@ class _Connection(Transport):
                     calls.append(Call(stream, self))
                 else:
                     self.core.fail(stream, ResourceExhausted("ttrpc: too many calls in progress"))
+                    self.core.done(stream)
             elif stream.owner is None:
                 # Refused a moment ago; the rest of what it sent came in the same read.
                 continue

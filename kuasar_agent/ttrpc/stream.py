@@ -118,5 +118,10 @@ class Outbox:
                 self.size -= len(frame)
         self._frames = kept
 
+    def holds(self, stream_id: int) -> bool:
+        """Whether something of a stream still waits for the kernel."""
+        key = stream_id.to_bytes(4, "big")
+        return any(frame[4:8] == key for frame in self._frames)
+
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._frames)

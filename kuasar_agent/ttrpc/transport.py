@@ -87,6 +87,7 @@ class Transport:
         self._writing = False
         self._flush_asked = False
         self._room: Flag | None = None
+        self._progress: Flag | None = None
         self._stall_timer: _TimerWatcher | None = None
         self._reader.start(self._on_readable)
 
@@ -112,6 +113,14 @@ class Transport:
             if not room.wait(None if deadline is None else max(0.0, deadline - monotonic())):
                 raise DeadlineExceeded("context deadline exceeded")
 
+    def wait_until_sent(self, stream_id: int) -> bool:
+        """Return once nothing of a stream waits for the kernel; False when it never will go."""
+        while self.core.outbox.holds(stream_id) and not self.closed:
+            if self._progress is None:
+                self._progress = Flag()
+            self._progress.wait()
+        return not self.core.outbox.holds(stream_id)
+
     def close(self) -> None:
         """Close the socket and end every call; harmless when closed already."""
         if self.closed:
@@ -125,7 +134,7 @@ class Transport:
         self._run_callback(self._after_close)
 
     def resume_reading(self) -> None:
-        """To be called when a message was taken."""
+        """To be called when messages were taken or dropped."""
         if self._stall_timer is not None and not self.core.congested and not self.closed:
             self._stall_timer.stop()
             self._stall_timer.close()
@@ -139,8 +148,9 @@ class Transport:
         raise NotImplementedError
 
     def _after_close(self) -> None:
-        if self._room is not None:
-            self._room.set()
+        for flag in (self._room, self._progress):
+            if flag is not None:
+                flag.set()
         self._on_closed()
 
     def _on_readable(self) -> None:
@@ -193,6 +203,9 @@ class Transport:
         if self._room is not None and outbox.size < self._limits.outbox_wait:
             self._room.set()
             self._room = None
+        if self._progress is not None:
+            self._progress.set()
+            self._progress = None
         if self.close_when_idle and not outbox.size and not self.core.streams:
             self.close()
 

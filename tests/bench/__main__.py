@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-PARTS = ("start", "boot")
+PARTS = ("start", "boot", "stdio")
 
 
 @click.command()

@@ -140,6 +140,13 @@ class Agent:
         request = task_pb2.KillRequest(id=id, signal=number, all=everyone)
         self.tasks.kill(request, timeout=TIMEOUT)
 
+    def close_io(self, id: str) -> None:
+        self.tasks.close_io(task_pb2.CloseIORequest(id=id, stdin=True), timeout=TIMEOUT)
+
+    def resize(self, id: str, width: int, height: int) -> None:
+        request = task_pb2.ResizePtyRequest(id=id, width=width, height=height)
+        self.tasks.resize_pty(request, timeout=TIMEOUT)
+
     def delete(self, id: str) -> task_pb2.DeleteResponse:
         reply: task_pb2.DeleteResponse = self.tasks.delete(
             task_pb2.DeleteRequest(id=id), timeout=TIMEOUT
@@ -174,13 +181,7 @@ class Agent:
         return [str(path) for top in self._cgroup_tops() for path in top.iterdir() if path.is_dir()]
 
     def open_fds(self) -> list[str]:
-        """What each descriptor of the agent is, without the numbers that tell sockets apart."""
-        directory = Path(f"/proc/{self.pid}/fd")
-        targets = []
-        for path in directory.iterdir():
-            with suppress(FileNotFoundError):
-                targets.append(re.sub(r"\[\d+\]", "", str(path.readlink())))
-        return sorted(targets)
+        return fd_targets(self.pid)
 
     def assert_clean(self) -> None:
         """Nothing of any container is left, and the agent answers."""
@@ -254,6 +255,15 @@ def children_of(pid: int) -> list[str]:
             if int(parent) == pid:
                 found.append(f"{head.replace('(', '')} {state}")
     return found
+
+
+def fd_targets(pid: int) -> list[str]:
+    """What each descriptor of a process is, without the numbers that tell sockets apart."""
+    targets = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            targets.append(re.sub(r"\[\d+\]", "", str(path.readlink())))
+    return sorted(targets)
 
 
 def read_all(peer: socket) -> bytes:

@@ -203,6 +203,9 @@ def test_the_agents_own_port_is_not_for_streams(agent: Agent) -> None:
     [
         "/run/fifo",
         "file:///tmp/x",
+        "/proc",
+        "ttrpc+vsock://3:1024",
+        "ttrpc+vsock://3:1024?streaming_id=",
         "vsock://",
         "vsock://3",
         "vsock://3:",
@@ -222,13 +225,6 @@ def test_a_stream_url_without_a_transport_is_an_invalid_argument(
     id = agent.bundle("true")
     urls = {"stdout": f"vsock://3:{agent.port()}", stream: url}
     assert refusal(agent.create, id, **urls).code == Code.INVALID_ARGUMENT
-
-
-def test_a_terminal_is_unimplemented_whoever_asks_for_it(agent: Agent) -> None:
-    id = agent.bundle("true")
-    assert refusal(agent.create, id, terminal=True).code == Code.UNIMPLEMENTED
-    rewrite(agent, id, process={"terminal": True})
-    assert refusal(agent.create, id).code == Code.UNIMPLEMENTED
 
 
 @pytest.mark.parametrize("binary", ["no-such-runtime", "/nonexistent/crun"])

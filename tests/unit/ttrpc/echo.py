@@ -88,7 +88,7 @@ class Echo:
         return None
 
     def throw(self, _ctx: Context, _request: wrappers_pb2.StringValue) -> None:
-        raise self.error
+        raise self.error.with_traceback(None)
 
     def block(self, ctx: Context, request: wrappers_pb2.StringValue) -> wrappers_pb2.StringValue:
         """Runs to its end whatever happens to the caller."""

@@ -1,0 +1,326 @@
+"""Channels of the Streaming service: a stream's bytes between a process and a reader that comes
+and goes.
+
+A channel has an id, and is made by whichever side asks for it first: the process's stdio or the
+peer's stream. Each side may leave and come back; bytes stay until they are taken. What an output
+channel still holds when its task is deleted is kept for `KEEP` seconds more.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+import gevent
+from gevent.event import Event
+
+from kuasar_agent.log import get_logger
+from kuasar_agent.ttrpc.status import ResourceExhausted, Unknown
+
+log = get_logger(__name__)
+
+CAPACITY = 256 * 1024
+"""Bytes of output that a channel holds before the process has to wait."""
+
+WINDOW = 32 * 1024
+"""Bytes of input that a peer may have on the way and in the channel together."""
+
+KEEP = 30.0
+"""Seconds for which the output of a deleted task is kept."""
+
+MOST_CHANNELS = 4096
+
+
+class Preempted(Exception):
+    """Another reader has taken the place of this one."""
+
+
+class Reader(Protocol):
+    """Whoever takes bytes out of an output channel."""
+
+    def preempt(self) -> None:
+        """Somebody else reads from now on; settle, without waiting, what was peeked at."""
+
+
+class OutputChannel:
+    """From a process to at most one reader at a time."""
+
+    def __init__(self) -> None:
+        self.produced = False
+        """Whether a process writes, or wrote, to it."""
+        self.ended = False
+        self.released = False
+        """The task is deleted: nothing more comes, and nobody waits for the delivery."""
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+        self._reader: Reader | None = None
+        self._changed = Event()
+        self._taken = Event()
+
+    @property
+    def empty(self) -> bool:
+        return not self._chunks
+
+    @property
+    def has_reader(self) -> bool:
+        return self._reader is not None
+
+    def put(self, data: bytes) -> None:
+        """Add bytes; the caller should `wait_for_room` before the next ones."""
+        self._chunks.append(data)
+        self._size += len(data)
+        self._changed.set()
+
+    def wait_for_room(self) -> None:
+        while self._size >= CAPACITY:
+            self._wait_until_taken()
+
+    def end(self) -> None:
+        """No more will be put."""
+        self.ended = True
+        self._changed.set()
+
+    def wait_until_delivered(self) -> None:
+        """Return when a reader has had everything, the end included."""
+        while self._chunks or self.has_reader:
+            self._wait_until_taken()
+
+    def attach(self, reader: Reader) -> None:
+        """Make `reader` the one who reads, in place of another if need be."""
+        if self._reader is not None:
+            self._reader.preempt()
+        self._reader = reader
+        self.wake()
+        self._taken.set()
+
+    def detach(self, reader: Reader) -> None:
+        """Let a reader go, unless somebody else is the reader already."""
+        if self._reader is reader:
+            self._reader = None
+            self._taken.set()
+
+    def wait(self) -> None:
+        """Wait until there is something to look at."""
+        self._changed.clear()
+        self._changed.wait()
+
+    def wake(self) -> None:
+        """Make `wait` return."""
+        self._changed.set()
+
+    def peek(self, limit: int) -> bytes:
+        """The next bytes, at most `limit`; they stay until `consume`."""
+        if not self._chunks:
+            return b""
+        if len(self._chunks[0]) < limit and len(self._chunks) > 1:
+            # Many small writes make one message.
+            gathered, size = [], 0
+            while self._chunks and size + len(self._chunks[0]) <= limit:
+                gathered.append(self._chunks.popleft())
+                size += len(gathered[-1])
+            self._chunks.appendleft(b"".join(gathered))
+        return self._chunks[0][:limit]
+
+    def consume(self, size: int) -> None:
+        """Forget the first bytes, which `peek` returned."""
+        first = self._chunks.popleft()
+        if size < len(first):
+            self._chunks.appendleft(first[size:])
+        self._size -= size
+        self._taken.set()
+
+    def _wait_until_taken(self) -> None:
+        self._taken.clear()
+        self._taken.wait()
+
+
+class InputChannel:
+    """From at most one writer at a time to a process."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self.used = False
+        """Whether a process reads, or read, from it."""
+        self.released = False
+        """Nobody reads any more."""
+        self._chunks: deque[bytes] = deque()
+        self.pending = 0
+        """Bytes that wait for the process."""
+        self._writer: object | None = None
+        self._available = Event()
+        self._on_taken: Event | None = None
+
+    @property
+    def has_writer(self) -> bool:
+        return self._writer is not None
+
+    def attach(self, on_taken: Event) -> object:
+        """Become the writer; `on_taken` is set when bytes were taken. Raises Unknown if taken."""
+        if self._writer is not None:
+            raise Unknown("someone is taking the channel sender")
+        self._writer = token = object()
+        self._on_taken = on_taken
+        return token
+
+    def detach(self, token: object) -> None:
+        if self._writer is token:
+            self._writer = None
+            self._on_taken = None
+
+    def put(self, data: bytes) -> None:
+        self._chunks.append(data)
+        self.pending += len(data)
+        self._available.set()
+
+    def end(self) -> None:
+        self.ended = True
+        self._available.set()
+
+    def take(self) -> bytes:
+        """The next bytes, waiting for them; empty at the end."""
+        while not self._chunks and not self.ended:
+            self._available.clear()
+            self._available.wait()
+        data = b"".join(self._chunks)
+        self._chunks.clear()
+        self.pending = 0
+        self._tell_writer()
+        return data
+
+    def release(self) -> None:
+        """Nobody will take anything any more."""
+        self.released = True
+        self._chunks.clear()
+        self.pending = 0
+        self._tell_writer()
+
+    def _tell_writer(self) -> None:
+        if self._on_taken is not None:
+            self._on_taken.set()
+
+
+class Channels:
+    """The channels by their ids, one table for each direction."""
+
+    def __init__(self, keep: float = KEEP) -> None:
+        self.outputs: dict[str, OutputChannel] = {}
+        self.inputs: dict[str, InputChannel] = {}
+        self._keep = keep
+
+    def output(self, id: str) -> OutputChannel:
+        """The output channel of that id, new or not. Raises ResourceExhausted."""
+        channel = self.outputs.get(id)
+        if channel is None:
+            self._check_room(id)
+            channel = self.outputs[id] = OutputChannel()
+        return channel
+
+    def input(self, id: str) -> InputChannel:
+        """The input channel of that id, new or not. Raises ResourceExhausted."""
+        channel = self.inputs.get(id)
+        if channel is None:
+            self._check_room(id)
+            channel = self.inputs[id] = InputChannel()
+        return channel
+
+    def produce(self, id: str) -> OutputChannel:
+        """The output channel for a new process; what is left of an older task's is dropped."""
+        old = self.outputs.get(id)
+        if old is not None and old.released:
+            self._remove_output(id, old)
+        channel = self.output(id)
+        if channel.produced:
+            raise Unknown(f"another process writes to stream {id}")
+        channel.produced = True
+        return channel
+
+    def reader_left(self, id: str, channel: OutputChannel) -> None:
+        """Forget a channel that no process has and nobody reads."""
+        abandoned = not channel.produced or (channel.released and channel.empty)
+        if abandoned and not channel.has_reader:
+            self._remove_output(id, channel)
+
+    def writer_left(self, id: str, channel: InputChannel) -> None:
+        """Forget, at once or after a while, an input channel that no process has."""
+        if channel.pending or channel.ended:
+            gevent.spawn_later(self._keep, self._forget_unused, id, channel)
+        else:
+            self._forget_unused(id, channel)
+
+    def _forget_unused(self, id: str, channel: InputChannel) -> None:
+        if not channel.used and not channel.has_writer:
+            self._remove_input(id, channel)
+
+    def release_output(self, id: str, channel: OutputChannel) -> None:
+        """The task is deleted: keep what was not delivered for a while, then drop it."""
+        if channel.released:
+            return
+        channel.released = True
+        channel.end()
+        if channel.empty and not channel.has_reader:
+            self._remove_output(id, channel)
+        else:
+            gevent.spawn_later(self._keep, self._expire, id, channel)
+
+    def release_input(self, id: str, channel: InputChannel) -> None:
+        channel.release()
+        self._remove_input(id, channel)
+
+    def _expire(self, id: str, channel: OutputChannel) -> None:
+        if not channel.empty:
+            log.warning("output dropped: nobody took it in time", stream=id)
+        self._remove_output(id, channel)
+
+    def _remove_output(self, id: str, channel: OutputChannel) -> None:
+        if self.outputs.get(id) is channel:
+            del self.outputs[id]
+
+    def _remove_input(self, id: str, channel: InputChannel) -> None:
+        if self.inputs.get(id) is channel:
+            del self.inputs[id]
+
+    def _check_room(self, id: str) -> None:
+        if len(self.outputs) + len(self.inputs) >= MOST_CHANNELS:
+            raise ResourceExhausted(f"too many streams: no room for {id}")
+
+
+class ChannelSink:
+    """The sink of an output channel: it outlives its process."""
+
+    def __init__(self, channels: Channels, id: str) -> None:
+        self._channels = channels
+        self._id = id
+        self._channel = channels.produce(id)
+
+    def write(self, data: bytes) -> None:
+        self._channel.put(data)
+        self._channel.wait_for_room()
+
+    def finish(self) -> None:
+        self._channel.end()
+        self._channel.wait_until_delivered()
+
+    def keep(self, data: bytes) -> bool:
+        self._channel.put(data)
+        return True
+
+    def close(self) -> None:
+        self._channels.release_output(self._id, self._channel)
+
+
+class ChannelSource:
+    def __init__(self, channels: Channels, id: str) -> None:
+        self._channels = channels
+        self._id = id
+        self._channel = channels.input(id)
+        self._channel.used = True
+
+    def read(self) -> bytes:
+        return self._channel.take()
+
+    def finish(self) -> None:
+        # The channel stays, so that a writer that comes late learns that nobody reads.
+        self._channel.release()
+
+    def close(self) -> None:
+        self._channels.release_input(self._id, self._channel)

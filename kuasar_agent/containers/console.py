@@ -1,0 +1,124 @@
+"""The console socket: how the OCI runtime hands over the master of a container's terminal.
+
+https://github.com/opencontainers/runc/blob/main/docs/terminals.md. The runtime connects to the
+socket given as `--console-socket` and sends one message, the terminal's name, with the descriptor.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import struct
+import termios
+from contextlib import suppress
+from fcntl import ioctl
+from socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, SCM_RIGHTS, SOL_SOCKET
+
+import gevent
+from gevent.socket import AF_UNIX, SOCK_STREAM, socket
+
+from kuasar_agent.ttrpc.status import DeadlineExceeded, Unknown
+
+RUN = "/run"
+HAND_OVER = 10.0
+"""Seconds for the runtime to send the terminal after it has ended well."""
+
+_MOST_FDS = 8
+_NAME_LIMIT = 4096
+_LFLAG, _CC = 3, 6
+
+
+class Console:
+    """A socket that waits for a terminal, then the terminal."""
+
+    def __init__(self, run: str = RUN) -> None:
+        self._directory = f"{run}/pty{os.urandom(16).hex()}"
+        self.socket_path = f"{self._directory}/pty.sock"
+        self.master: int | None = None
+        self._size: tuple[int, int] | None = None
+        os.mkdir(self._directory, 0o711)
+        self._listener = socket(AF_UNIX, SOCK_STREAM)
+        self._listener.bind(self.socket_path)
+        self._listener.listen(1)
+        self._receiver = gevent.spawn(self._receive)
+
+    def wait(self, within: float = HAND_OVER) -> int:
+        """The master, which stays the console's. Raises DeadlineExceeded and Unknown."""
+        self._receiver.join(within)
+        if not self._receiver.ready():
+            raise DeadlineExceeded(f"the runtime sent no terminal within {within:.0f} s")
+        error: BaseException | None = self._receiver.value
+        if error is not None:
+            raise Unknown(f"the runtime sent no terminal: {error}")
+        self._remove_socket()
+        assert self.master is not None
+        return self.master
+
+    def resize(self, width: int, height: int) -> None:
+        """Set the size in characters, now or as soon as there is a terminal."""
+        self._size = width, height
+        if self.master is not None:
+            size = struct.pack("HHHH", height & 0xFFFF, width & 0xFFFF, 0, 0)
+            with suppress(OSError):
+                ioctl(self.master, termios.TIOCSWINSZ, size)
+
+    def close(self) -> None:
+        """Give everything back; may be called at any time, more than once."""
+        self._receiver.kill()
+        self._remove_socket()
+        if self.master is not None:
+            os.close(self.master)
+            self.master = None
+
+    def _receive(self) -> Exception | None:
+        """Returns what went wrong: whoever waits reports it."""
+        try:
+            peer, _ = self._listener.accept()
+            with peer:
+                space = CMSG_SPACE(_MOST_FDS * array.array("i").itemsize)
+                _, control, _, _ = peer.recvmsg(_NAME_LIMIT, space, MSG_CMSG_CLOEXEC)
+            first, *others = _descriptors(control)
+            for fd in others:
+                os.close(fd)
+            if not os.isatty(first):
+                os.close(first)
+                raise ValueError("the descriptor is no terminal")
+        except (OSError, ValueError) as error:
+            return error
+        self.master = first
+        if self._size is not None:
+            self.resize(*self._size)
+        return None
+
+    def _remove_socket(self) -> None:
+        self._listener.close()
+        with suppress(FileNotFoundError):
+            os.unlink(self.socket_path)
+        with suppress(FileNotFoundError):
+            os.rmdir(self._directory)
+
+
+def end_of_file(master: int, *, in_line: bool) -> bytes:
+    """What to type for the end of input: nothing in raw mode, where no character means it.
+
+    Within a line the first one only hands over what was typed.
+    """
+    try:
+        attributes = termios.tcgetattr(master)
+    except termios.error:
+        return b""
+    if not attributes[_LFLAG] & termios.ICANON:
+        return b""
+    character: bytes = attributes[_CC][termios.VEOF]
+    return character * 2 if in_line else character
+
+
+def _descriptors(control: list[tuple[int, int, bytes]]) -> list[int]:
+    """Raises ValueError when there is none."""
+    fds = array.array("i")
+    for level, kind, data in control:
+        if (level, kind) == (SOL_SOCKET, SCM_RIGHTS):
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    if not fds:
+        raise ValueError("no descriptor came with the message")
+    return list(fds)

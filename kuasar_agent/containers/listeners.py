@@ -1,0 +1,150 @@
+"""Streams over a port on which the agent listens and the host connects.
+
+One connection at a time has the stream; others wait in the backlog. A peer that goes makes room
+for the next: what the kernel had taken for it is its, the rest goes to its successor.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent.socket import socket
+
+from kuasar_agent.containers.waiting import hung_up
+from kuasar_agent.log import get_logger
+
+log = get_logger(__name__)
+
+CHUNK = 64 * 1024
+
+PROBE = 0.2
+"""Seconds between the two halves of a hang-up: hypervisors may tell the guest one by one."""
+
+_PAUSE = 0.01
+
+Listen = Callable[[int], socket]
+"""Opens a listening socket on a port of the guest."""
+
+Admit = Callable[[Any], bool]
+"""Decides by its address whether a peer may have the stream."""
+
+
+class _Acceptor:
+    """Hands out one admitted connection at a time."""
+
+    def __init__(self, listener: socket, admit: Admit) -> None:
+        self._listener = listener
+        self._admit = admit
+        self.peer: socket | None = None
+
+    def connection(self) -> socket:
+        """The current peer, else the next one to call. Raises OSError after `close`."""
+        while self.peer is None:
+            peer, address = self._listener.accept()
+            if self._admit(address):
+                self.peer = peer
+            else:
+                log.warning("stream refused", peer=address)
+                peer.close()
+        return self.peer
+
+    def drop(self) -> None:
+        """The current peer is gone; the next one to call takes over."""
+        if self.peer is not None:
+            self.peer.close()
+            self.peer = None
+
+    def close(self) -> None:
+        self._listener.close()
+        self.drop()
+
+
+class ListenerSink:
+    def __init__(self, listener: socket, admit: Admit) -> None:
+        self._acceptor = _Acceptor(listener, admit)
+
+    def write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            peer = self._acceptor.connection()
+            try:
+                # The kernel takes bytes for a peer that is gone, such as one that only probed.
+                if hung_up(peer.fileno()):
+                    raise ConnectionResetError
+                rest = rest[peer.send(rest) :]
+            except OSError:
+                self._acceptor.drop()
+
+    def finish(self) -> None:
+        # Closing the listener would reset a reader that is on its way, perhaps to take over from
+        # one that is gone.
+        while _gone(self._acceptor.connection()):
+            self._acceptor.drop()
+        self._acceptor.close()
+
+    def keep(self, data: bytes) -> bool:
+        return False
+
+    def close(self) -> None:
+        self._acceptor.close()
+
+
+class ListenerSource:
+    """Input ends when a peer closes its sending side, or hangs up after it had sent something.
+
+    One that goes without a word was probing whether the port is open; after a reset the next one
+    goes on.
+    """
+
+    def __init__(self, listener: socket, admit: Admit) -> None:
+        self._acceptor = _Acceptor(listener, admit)
+        self._received = False
+
+    def read(self) -> bytes:
+        while True:
+            peer = self._acceptor.connection()
+            try:
+                data: bytes = peer.recv(CHUNK)
+            except OSError:
+                self._acceptor.drop()
+                continue
+            if data:
+                self._received = True
+                return data
+            if self._received or not _leaves(peer):
+                return b""
+            self._acceptor.drop()
+
+    def finish(self) -> None:
+        self._acceptor.close()
+
+    def close(self) -> None:
+        self._acceptor.close()
+
+
+def _leaves(peer: socket) -> bool:
+    """Whether a peer whose sending side is closed closes the other one, too, within `PROBE`."""
+    deadline = time.monotonic() + PROBE
+    while not _gone(peer):
+        if time.monotonic() >= deadline:
+            return False
+        gevent.sleep(_PAUSE)
+    return True
+
+
+def _gone(peer: socket) -> bool:
+    """Whether the peer closed both directions, rather than only its sending one.
+
+    A unix socket hangs up then. On vsock poll(2) shows no difference, but even an empty write
+    fails (vsock_connectible_sendmsg, Linux net/vmw_vsock/af_vsock.c).
+    """
+    if hung_up(peer.fileno()):
+        return True
+    try:
+        peer.send(b"")
+    except OSError:
+        return True
+    return False

@@ -1,0 +1,270 @@
+"""Streams over a path of the guest: a FIFO, a virtio-serial port or another device, a file.
+
+virtio-serial ports: Linux drivers/char/virtio_console.c, virtio 1.2 section 5.3.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import struct
+import time
+from fcntl import ioctl
+from termios import FIONREAD
+
+import gevent
+
+from kuasar_agent.blocking import off_hub
+from kuasar_agent.containers.waiting import Readable, Writable, hung_up
+from kuasar_agent.log import get_logger
+from kuasar_agent.ttrpc.status import (
+    FailedPrecondition,
+    InvalidArgument,
+    Unknown,
+)
+
+log = get_logger(__name__)
+
+PORTS = "/sys/class/virtio-ports"
+CHUNK = 64 * 1024
+
+# There is no event for what these wait for: a FIFO's reader, a port's name, a host that connects.
+_PAUSE = 0.02
+
+
+def find_port(name: str, within: float, ports: str = PORTS) -> str:
+    """The device of the virtio-serial port called `name`, which may appear `within` seconds.
+
+    Raises Unknown, in the words that hosts know, when it does not.
+    """
+    deadline = time.monotonic() + within
+    while (device := _lookup(name, ports)) is None:
+        if time.monotonic() >= deadline:
+            raise Unknown(f"failed to get serial dev of name {name}")
+        gevent.sleep(_PAUSE)
+    return f"/dev/{device}"
+
+
+def _lookup(name: str, ports: str) -> str | None:
+    try:
+        devices = os.listdir(ports)
+    except OSError:
+        return None
+    for device in devices:
+        try:
+            with open(f"{ports}/{device}/name") as file:
+                if file.read().strip() == name:
+                    return device
+        except OSError:
+            # Unplugged in between.
+            continue
+    return None
+
+
+def open_sink(path: str) -> FifoSink | DeviceSink | FileSink:
+    """Raises FailedPrecondition when somebody has the device, else InvalidArgument."""
+    mode = _mode(path)
+    if stat.S_ISFIFO(mode):
+        return FifoSink(path)
+    if stat.S_ISCHR(mode):
+        return DeviceSink(_open(path, os.O_WRONLY | os.O_NONBLOCK))
+    return FileSink(_open(path, os.O_WRONLY | os.O_APPEND))
+
+
+def open_source(path: str) -> FifoSource | DeviceSource | FileSource:
+    """Raises as `open_sink` does."""
+    mode = _mode(path)
+    if stat.S_ISFIFO(mode):
+        return FifoSource(_open(path, os.O_RDONLY | os.O_NONBLOCK))
+    if stat.S_ISCHR(mode):
+        return DeviceSource(_open(path, os.O_RDONLY | os.O_NONBLOCK))
+    return FileSource(_open(path, os.O_RDONLY))
+
+
+class FifoSink:
+    """Waits for a reader, and for the next one when it goes; bytes in the FIFO are not lost."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._target: Writable | None = None
+
+    def write(self, data: bytes) -> None:
+        rest = memoryview(data)
+        while rest:
+            target = self._connect()
+            try:
+                rest = rest[os.write(target.fd, rest) :]
+            except BlockingIOError:
+                target.wait()
+            except BrokenPipeError:
+                # Until another reader opens the FIFO. Our end stays open and keeps its bytes.
+                gevent.sleep(_PAUSE)
+
+    def finish(self) -> None:
+        target = self._connect()
+        # With the last end closed a FIFO forgets its bytes.
+        while hung_up(target.fd) and _unread(target.fd):
+            gevent.sleep(_PAUSE)
+        self.close()
+
+    def keep(self, data: bytes) -> bool:
+        return False
+
+    def close(self) -> None:
+        if self._target is not None:
+            self._target.forget()
+            os.close(self._target.fd)
+            self._target = None
+
+    def _connect(self) -> Writable:
+        while self._target is None:
+            try:
+                self._target = Writable(
+                    os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                )
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                gevent.sleep(_PAUSE)
+        return self._target
+
+
+class FifoSource:
+    """Ends when the last writer goes; before the first one there is no end."""
+
+    def __init__(self, fd: int) -> None:
+        self._input = Readable(fd)
+
+    def read(self) -> bytes:
+        while not (data := self._input.read(CHUNK)):
+            if hung_up(self._input.fd):
+                return b""
+            self._input.wait()
+        return data
+
+    def finish(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._input.fd >= 0:
+            self._input.forget()
+            os.close(self._input.fd)
+            self._input.fd = -1
+
+
+class DeviceSink:
+    """A virtio-serial port takes bytes while the host is connected; it waits for that."""
+
+    def __init__(self, fd: int) -> None:
+        self._target = Writable(fd)
+
+    def write(self, data: bytes) -> None:
+        self._target.write_all(data)
+
+    def finish(self) -> None:
+        self.close()
+
+    def keep(self, data: bytes) -> bool:
+        return False
+
+    def close(self) -> None:
+        if self._target.fd >= 0:
+            self._target.forget()
+            os.close(self._target.fd)
+            self._target.fd = -1
+
+
+class DeviceSource:
+    """Ends when the host disconnects after it had sent something."""
+
+    def __init__(self, fd: int) -> None:
+        self._input = Readable(fd)
+        self._received = False
+
+    def read(self) -> bytes:
+        while not (data := self._input.read(CHUNK)):
+            if self._received or not hung_up(self._input.fd):
+                return b""
+            gevent.sleep(_PAUSE)
+        self._received = True
+        return data
+
+    def finish(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._input.fd >= 0:
+            self._input.forget()
+            os.close(self._input.fd)
+            self._input.fd = -1
+
+
+class FileSink:
+    """Appends to a regular file, off the hub."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def write(self, data: bytes) -> None:
+        off_hub(_write_all, self._fd, data)
+
+    def finish(self) -> None:
+        self.close()
+
+    def keep(self, data: bytes) -> bool:
+        return False
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class FileSource:
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._offset = 0
+
+    def read(self) -> bytes:
+        # The position moves only once the bytes are here.
+        data: bytes = off_hub(os.pread, self._fd, CHUNK, self._offset)
+        self._offset += len(data)
+        return data
+
+    def finish(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def _unread(fd: int) -> int:
+    return int(struct.unpack("i", ioctl(fd, FIONREAD, bytes(4)))[0])
+
+
+def _mode(path: str) -> int:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise InvalidArgument(f"stdio {path}: {error.strerror}") from None
+    if stat.S_ISDIR(mode):
+        raise InvalidArgument(f"stdio {path}: is a directory")
+    return mode
+
+
+def _open(path: str, flags: int) -> int:
+    try:
+        return os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError as error:
+        busy = error.errno == errno.EBUSY
+        fault = FailedPrecondition if busy else InvalidArgument
+        raise fault(f"stdio {path}: {error.strerror}") from None

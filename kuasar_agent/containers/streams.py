@@ -1,0 +1,183 @@
+"""One stream of a process: a pipe end or a terminal, a transport, and the greenlet that copies.
+
+A transport that does not keep up fills the pipe, and then the process waits: that is the
+back-pressure, and one chunk is all that is held beyond it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from contextlib import suppress
+from fcntl import F_SETPIPE_SZ, fcntl
+from typing import Generic, TypeVar
+
+import gevent
+from gevent.hub import get_hub
+
+from kuasar_agent.containers.console import end_of_file
+from kuasar_agent.containers.transports import Sink, Source
+from kuasar_agent.containers.waiting import Readable, Writable
+from kuasar_agent.log import get_logger
+
+log = get_logger(__name__)
+
+End = TypeVar("End", bound=Sink | Source)
+
+CHUNK = 256 * 1024
+"""Bytes of a pipe, and of one read: a full one costs one wake-up for four packets of vsock."""
+
+LINGER = 0.2
+"""Seconds of silence after which input ends once CloseIO was called: its last bytes may still be
+on their way, since they do not travel with the call."""
+
+# A program that writes little at a time would cost a wake-up, and a packet, for each write. One
+# that has written within _BURST is given _GATHER to fill its pipe (seconds).
+_BURST, _GATHER = 0.004, 0.002
+
+
+class _Stream(Generic[End]):
+    def __init__(self, fd: int, transport: End) -> None:
+        self.transport = transport
+        self.copier: gevent.Greenlet[[], None] | None = None
+        self._fd = fd
+
+    def start(self) -> None:
+        self.copier = gevent.spawn(self._run)
+
+    def close(self) -> None:
+        """The process is deleted."""
+        if self.copier is not None:
+            self.copier.kill()
+        self._release()
+        self.transport.close()
+
+    def _run(self) -> None:
+        try:
+            self._copy()
+        except Exception as error:
+            log.warning("stream failed", error=error)
+        # A kill leaves the rest to `close`, which may still save something.
+        self._release()
+
+    def _copy(self) -> None:
+        raise NotImplementedError
+
+    def _release(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class Output(_Stream[Sink]):
+    """Ends when every writer has closed the pipe, or the terminal."""
+
+    def __init__(self, fd: int, sink: Sink) -> None:
+        super().__init__(fd, sink)
+        self._input = Readable(fd)
+        self._last = 0.0
+
+    def close(self) -> None:
+        if self.copier is not None:
+            self.copier.kill()
+        if self._fd >= 0:
+            while data := self._input.read_now(CHUNK):
+                if not self.transport.keep(data):
+                    break
+        super().close()
+
+    def _copy(self) -> None:
+        while data := self._next():
+            self.transport.write(data)
+        self.transport.finish()
+
+    def _next(self) -> bytes:
+        # Also lets others run when neither side ever makes this one wait.
+        gevent.sleep(_GATHER if time.monotonic() - self._last < _BURST else 0)
+        try:
+            data = self._input.read(CHUNK)
+        except OSError as error:
+            # What Linux says of a terminal that no process has open any more.
+            if error.errno == errno.EIO:
+                return b""
+            raise
+        self._last = 0.0 if len(data) == CHUNK else time.monotonic()
+        return data
+
+    def _release(self) -> None:
+        self._input.forget()
+        super()._release()
+
+
+class _EndInput(Exception):
+    """Thrown into a copier that waits for input which need not come any more."""
+
+
+class Input(_Stream[Source]):
+    """Ends when the source does, or when nobody reads the pipe any more."""
+
+    def __init__(self, fd: int, source: Source) -> None:
+        super().__init__(fd, source)
+        self._target = Writable(fd)
+        self._waiting = False
+        self._closing = False
+
+    def finish(self) -> None:
+        """End the input after what has arrived, and what arrives within `LINGER`."""
+        if not self._closing:
+            self._closing = True
+            get_hub().loop.run_callback(self._interrupt)
+
+    def _interrupt(self) -> None:
+        if self._waiting and self.copier is not None:
+            self.copier.throw(_EndInput)
+
+    def _copy(self) -> None:
+        try:
+            while data := self._next():
+                self._target.write_all(data)
+        except BrokenPipeError:
+            pass
+
+    def _next(self) -> bytes:
+        if not self._closing:
+            self._waiting = True
+            try:
+                return self.transport.read()
+            except _EndInput:
+                pass
+            finally:
+                self._waiting = False
+        data: bytes = gevent.with_timeout(LINGER, self.transport.read, timeout_value=b"")
+        return data
+
+    def _run(self) -> None:
+        super()._run()
+        self.transport.finish()
+
+    def _release(self) -> None:
+        self._target.forget()
+        super()._release()
+
+
+class TerminalInput(Input):
+    """Typed into a terminal; its end is typed, too."""
+
+    def _copy(self) -> None:
+        last = b"\n"
+        try:
+            while data := self._next():
+                self._target.write_all(data)
+                last = data[-1:]
+            self._target.write_all(end_of_file(self._fd, in_line=last != b"\n"))
+        except OSError as error:
+            # The terminal's last process is gone.
+            if error.errno != errno.EIO:
+                raise
+
+
+def grow_pipe(fd: int) -> None:
+    """Let a pipe hold `CHUNK` bytes; one that may not keeps its size."""
+    with suppress(OSError):
+        fcntl(fd, F_SETPIPE_SZ, CHUNK)

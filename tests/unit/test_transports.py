@@ -1,0 +1,125 @@
+"""Which transport a stdio URL names, and how a virtio-serial port is found by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gevent
+import pytest
+
+from kuasar_agent.containers.channels import Channels, OutputChannel
+from kuasar_agent.containers.paths import find_port
+from kuasar_agent.containers.transports import channel_id, vsock_port
+from kuasar_agent.ttrpc.status import InvalidArgument, ResourceExhausted, Unknown
+
+
+@pytest.mark.parametrize(
+    ("url", "id"),
+    [
+        ("ttrpc+vsock://3:1024?streaming_id=c1-stdout", "c1-stdout"),
+        ("ttrpc+hvsock:///run/sb/task.vsock:1024?streaming_id=c1-stdin", "c1-stdin"),
+        ("ttrpc+vsock://3:1024?a=b&id=c1-stderr", "c1-stderr"),
+        ("ttrpc+vsock://3:1024?id=id%3Dx+y-stdout", "id=x+y-stdout"),
+        ("vsock://3:20000", None),
+        ("/run/fifo?id=x", None),
+        ("chardev7", None),
+    ],
+)
+def test_a_stream_is_known_by_its_query(url: str, id: str | None) -> None:
+    assert channel_id(url) == id
+
+
+@pytest.mark.parametrize("url", ["ttrpc+vsock://3:1024", "vsock://3:1024?", "x://y?streaming_id="])
+def test_a_streaming_url_without_an_id_is_invalid(url: str) -> None:
+    with pytest.raises(InvalidArgument, match="streaming url invalid, no id"):
+        channel_id(url)
+
+
+@pytest.mark.parametrize("url", ["vsock://3:20000", "hvsock:///run/sb/task.vsock:20000"])
+def test_a_port_is_the_last_part(url: str) -> None:
+    assert vsock_port(url) == 20000
+
+
+def test_a_virtio_serial_port_is_found_by_its_trimmed_name(tmp_path: Path) -> None:
+    for device, name in (("vport2p1", ""), ("vport2p2", "chardev7\n"), ("vport2p3", "chardev77\n")):
+        (tmp_path / device).mkdir()
+        (tmp_path / device / "name").write_text(name)
+    (tmp_path / "vport2p4").mkdir()
+    assert find_port("chardev7", 0, str(tmp_path)) == "/dev/vport2p2"
+
+
+def test_a_virtio_serial_port_may_appear_late(tmp_path: Path) -> None:
+    ports = tmp_path / "virtio-ports"
+    finding = gevent.spawn(find_port, "chardev7", 20, str(ports))
+    gevent.sleep(0)
+    assert not finding.ready()
+    (ports / "vport2p2").mkdir(parents=True)
+    (ports / "vport2p2/name").write_text("chardev7\n")
+    assert finding.get(timeout=20) == "/dev/vport2p2"
+
+
+def test_without_a_bus_the_port_is_named_in_the_error(tmp_path: Path) -> None:
+    with pytest.raises(Unknown, match="failed to get serial dev of name chardev7"):
+        find_port("chardev7", 0, str(tmp_path / "none"))
+
+
+class Nobody:
+    preempted = False
+
+    def preempt(self) -> None:
+        self.preempted = True
+
+
+def test_small_writes_are_gathered_and_taken_in_order() -> None:
+    channel = OutputChannel()
+    for n in range(10):
+        channel.put(bytes([n]) * 3)
+    assert channel.peek(7) == b"\0\0\0\1\1\1"
+    channel.consume(2)
+    assert channel.peek(4) == b"\0\1\1\1"
+    got = b""
+    while not channel.empty:
+        piece = channel.peek(5)
+        got += piece
+        channel.consume(len(piece))
+    assert got == b"".join(bytes([n]) * 3 for n in range(10))[2:]
+
+
+def test_a_new_reader_makes_the_old_one_settle_first() -> None:
+    channel, old, new = OutputChannel(), Nobody(), Nobody()
+    channel.attach(old)
+    channel.attach(new)
+    assert (old.preempted, new.preempted) == (True, False)
+    channel.detach(old)
+    assert channel.has_reader
+    channel.detach(new)
+    assert not channel.has_reader
+
+
+def test_a_channel_that_nobody_wrote_to_goes_with_its_reader() -> None:
+    channels, reader = Channels(), Nobody()
+    channel = channels.output("x-stdout")
+    channel.attach(reader)
+    channel.detach(reader)
+    channels.reader_left("x-stdout", channel)
+    assert channels.outputs == {}
+
+
+def test_output_that_nobody_takes_is_dropped_after_the_grace() -> None:
+    channels = Channels(keep=0.01)
+    channel = channels.produce("x-stdout")
+    channel.put(b"data")
+    channels.release_output("x-stdout", channel)
+    assert channels.output("x-stdout") is channel
+    gevent.sleep(0.1)
+    assert channels.outputs == {}
+
+
+def test_the_number_of_channels_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kuasar_agent.containers.channels.MOST_CHANNELS", 2)
+    channels = Channels()
+    channels.output("a")
+    channels.input("b")
+    with pytest.raises(ResourceExhausted):
+        channels.output("c")
+    assert channels.output("a")

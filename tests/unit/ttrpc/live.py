@@ -1,0 +1,35 @@
+"""Servers with options of their own, and waiting for what they do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+import gevent
+
+from kuasar_agent.ttrpc import Server, listen
+from tests.unit.ttrpc.echo import SERVICE, Echo
+from tests.unit.ttrpc.wire import PATIENCE
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Let the loop run until the condition holds; fails when it never does."""
+    end = monotonic() + PATIENCE
+    while not condition():
+        assert monotonic() < end
+        gevent.sleep(0.001)
+
+
+@contextmanager
+def serving(address: str, echo: Echo, **options: Any) -> Iterator[Server]:
+    """A server with options of its own."""
+    server = Server(**options)
+    server.register(SERVICE, echo)
+    server.start(listen(address))
+    try:
+        yield server
+    finally:
+        echo.release.set()
+        server.close()
