@@ -13,6 +13,7 @@ from gevent.socket import socket
 from kuasar_agent import __version__
 from kuasar_agent.containers.manager import Containers
 from kuasar_agent.containers.transports import DRAIN_GRACE, PORT_WAIT, StreamPorts
+from kuasar_agent.events import EventQueue
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Reaper, ignore_termination
 from kuasar_agent.sandbox.devices import Devices
@@ -41,6 +42,8 @@ class Settings(NamedTuple):
     """Seconds for which deletions wait for output that nobody takes, or that may yet come."""
     port_wait: float = PORT_WAIT
     """Seconds for which a virtio-serial port may be missing."""
+    all_events: bool = False
+    """Hand out every task event, not only those of the OOM killer."""
 
 
 class Agent:
@@ -50,6 +53,7 @@ class Agent:
         self._settings = settings
         self.reaper = Reaper()
         self.devices = Devices()
+        self.events = EventQueue(all_topics=settings.all_events)
         self._admit = _is_host if settings.host_only else _is_anyone
         ports = StreamPorts(
             settings.listen,
@@ -64,12 +68,13 @@ class Agent:
             Storages(self.devices, (settings.state, DIRECTORY)),
             runtime=settings.runtime,
             rescan=settings.rescan,
+            publish=self.events.publish,
         )
         self.server = Server(authorize=vsock_host_only if settings.host_only else None)
         tasks = task.TaskService(self.containers)
         self.server.register(task.SERVICE, tasks)
         self.server.register(task.SERVICE, tasks, name=task.V3_NAME)
-        self.server.register(sandbox.SERVICE, sandbox.SandboxService())
+        self.server.register(sandbox.SERVICE, sandbox.SandboxService(self.events))
         self.server.register(streaming.SERVICE, streaming.StreamingService(ports.channels))
         self._signals: list[object] = []
 

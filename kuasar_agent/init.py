@@ -51,6 +51,7 @@ def _serve(timeline: Timeline) -> None:
                 rescan=rescan_pci,
                 debug_shell=config.debug_shell if config.debug else "",
                 drain_grace=config.drain_grace,
+                all_events=config.events == "all",
             )
         )
         house.start()

@@ -13,6 +13,7 @@ from kuasar_agent.containers.process import Process
 from kuasar_agent.containers.runtime import OCIRuntime, find_runtime
 from kuasar_agent.containers.stdio import Stdio
 from kuasar_agent.containers.transports import StreamPorts
+from kuasar_agent.events import Publish
 from kuasar_agent.linux.mount import mounts
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Reaper
@@ -44,8 +45,10 @@ class Containers:
         *,
         runtime: str = "",
         rescan: Callable[[], None] = lambda: None,
+        publish: Publish = lambda topic, event: None,
     ) -> None:
         """`rescan` lets devices appear that the host plugged for a container; it may block."""
+        self._publish = publish
         self._reaper = reaper
         self._ports = ports
         self._state = state
