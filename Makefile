@@ -43,6 +43,13 @@ proto: $(VENV)/.done ## regenerate the protobuf modules from proto/
 bench: $(VENV)/.done $(BUILD)/.test-packages $(BUILD)/image/.done ## measure and print the tables
 	tests/own_root $(VENV)/bin/python -m tests.bench
 
+lock: $(VENV)/.done ## pin the newest versions of every dependency, with their hashes
+	@$(PYTHON) -m venv $(BUILD)/lock
+	@$(BUILD)/lock/bin/pip install -q pip-tools
+	@for place in image tests; do (cd $$place && $(CURDIR)/$(BUILD)/lock/bin/pip-compile -q --upgrade \
+	  --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
+	  --no-emit-trusted-host --no-emit-options --output-file requirements.txt requirements.in); done
+
 clean: ## remove what was built; the virtual environment and the download cache stay
 	rm -rf $(BUILD)
 
