@@ -31,6 +31,7 @@ def test_ctrl_c_stops_the_program_and_not_the_shell(screen: Screen) -> None:
     screen.line("clear; echo go$((1)); sleep 1000")
     screen.shows("go1")
     screen.keys("C-c")
+    screen.prompts()
     screen.line("echo $((7 * 7))")
     screen.shows("49")
 
@@ -48,10 +49,13 @@ def test_vi_opens_edits_and_quits(screen: Screen, tmp_path: Path) -> None:
     file = tmp_path / "written"
     screen.line(f"busybox vi {file}")
     screen.shows("~")
-    screen.keys("i", "from vi", "Escape")
+    screen.keys("i", "from vi")
+    screen.shows("from vi")
     # Keys right after an escape would be taken for an escape sequence.
+    screen.keys("Escape")
     assert "\n- " in eventually(screen.text, lambda text: "\n- " in text)
     screen.keys(":wq", "Enter")
+    screen.prompts()
     screen.line("clear; echo $((8 * 8))")
     screen.shows("64")
     assert file.read_text() == "from vi\n"
@@ -61,11 +65,13 @@ def test_job_control_stops_and_continues(screen: Screen) -> None:
     screen.line("clear; sh -c 'echo go$((1)); exec cat'")
     screen.shows("go1")
     screen.keys("C-z")
+    screen.prompts()
     screen.line("jobs | wc -l; fg")
     screen.shows("1")
     screen.line("still here")
     screen.shows("still here")
     screen.keys("C-d")
+    screen.prompts()
     screen.line("echo $((9 * 9))")
     screen.shows("81")
 

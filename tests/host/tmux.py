@@ -41,6 +41,12 @@ class Screen:
         )
         assert text in map(str.rstrip, shown.splitlines()), shown
 
+    def prompts(self) -> None:
+        """Wait until the shell asks for a command, with `$ `: the program that it ran before may
+        still take what is typed."""
+        shown = eventually(self.text, lambda shown: shown.rstrip().endswith("\n$"), 20.0)
+        assert shown.rstrip().endswith("\n$"), shown
+
     def close(self) -> None:
         subprocess.run([*self._tmux, "kill-server"], check=False, capture_output=True)
 
