@@ -23,10 +23,10 @@ def directories(path: str, root: str = ROOT) -> list[str]:
     Only those that exist; none for a path that leads out of the tree.
     """
     parts = [part for part in path.split("/") if part]
-    if ".." in parts or not os.path.isdir(root):
+    if ".." in parts:
         return []
-    tops = [root] if version(root) == 2 else [f"{root}/{name}" for name in os.listdir(root)]
-    return [place for top in tops if os.path.isdir(place := "/".join([top, *parts]))]
+    places = ("/".join([top, *parts]) for top in _hierarchies(root))
+    return [place for place in places if os.path.isdir(place)]
 
 
 def processes(directory: str) -> list[int]:
@@ -54,6 +54,16 @@ def remove(directory: str) -> bool:
         if time.monotonic() >= deadline:
             return False
         time.sleep(_PAUSE)
+
+
+def _hierarchies(root: str) -> list[str]:
+    if version(root) == 2:
+        return [root]
+    try:
+        tops = [f"{root}/{name}" for name in os.listdir(root)]
+    except FileNotFoundError:
+        return []
+    return [top for top in tops if os.path.ismount(top)]
 
 
 def _members(directory: str) -> list[int]:
