@@ -244,5 +244,6 @@ def test_the_agent_answers_as_the_shim_does_but_for_known_differences(
     }
     assert differences == {step: (mine, its) for step, (mine, its, _) in DIFFERENCES.items()}
     for script in (ours, theirs):
-        assert len(script.exits) == len(ours.exits)
-        assert all(begun <= at <= time.time_ns() for at in script.exits)
+        assert len(script.exits) >= 7
+        times = [begun, *script.exits, time.time_ns()]
+        assert times == sorted(times)
