@@ -16,7 +16,7 @@ IMAGE_SOURCES := $(shell find image kuasar_agent -name "*.py" -o -name "*.txt") 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run image test lint format proto bench lock clean
+.PHONY: help run image test lint format proto bench soak lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -43,6 +43,9 @@ proto: $(VENV)/.done ## regenerate the protobuf modules from proto/
 
 bench: $(VENV)/.done $(BUILD)/.test-packages $(BUILD)/image/.done ## measure and print the tables
 	tests/own_root $(VENV)/bin/python -m tests.bench
+
+soak: $(VENV)/.done $(BUILD)/.test-packages ## live through 2,000 containers and 5,000 execs, then look for leaks
+	tests/own_root $(VENV)/bin/python -m tests.soak
 
 clean: ## remove what was built; the virtual environment and the download cache stay
 	rm -rf $(BUILD)
