@@ -1,7 +1,8 @@
 """The agent beside containerd-shim-runc-v2: one script, one bundle, what each of them answers.
 
 The script goes through a container's life and asks for what cannot be at every point of it. Of an
-answer counts its code or, of a call that succeeds, the state or exit code that it tells.
+answer counts its code or, of a call that succeeds, the state or exit code that it tells. The events
+have to be the same ones in the same order.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from kuasar_agent.api import task_pb2
 from kuasar_agent.api.task_types_pb2 import Status
 from kuasar_agent.ttrpc import Code, StatusError
-from tests.host.agent import PROCESS_TYPE, TIMEOUT, Agent, running_agent
+from tests.host.agent import PROCESS_TYPE, TIMEOUT, Agent, eventually, running_agent
+from tests.host.test_task_events import events_until_delete
 from tests.interop.shim import Shim
 
 PRECONDITION = ("FAILED_PRECONDITION", "UNKNOWN", "the shim's own errors about states have no code")
@@ -217,7 +219,7 @@ _REQUESTS = {
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[Agent]:
-    with running_agent(tmp_path, "runc") as agent:
+    with running_agent(tmp_path, "runc", "--all-events") as agent:
         yield agent
 
 
@@ -232,9 +234,11 @@ def test_the_agent_answers_as_the_shim_does_but_for_known_differences(
 
     ours = Script(call, agent.create, id, agent)
     ours.run()
+    topics = [topic for topic, _ in events_until_delete(agent)]
     with Shim(tmp_path / "shim") as shim:
         theirs = Script(shim.call, lambda id: shim.create(id, agent.state / id), id, agent)
         theirs.run()
+        eventually(lambda: shim.topics[-1], lambda topic: topic == topics[-1])
 
     assert ours.answers.keys() == theirs.answers.keys()
     differences = {
@@ -247,3 +251,6 @@ def test_the_agent_answers_as_the_shim_does_but_for_known_differences(
         assert len(script.exits) >= 7
         times = [begun, *script.exits, time.time_ns()]
         assert times == sorted(times)
+    # Of the exec that the shim takes before the start.
+    shim.topics.remove("/tasks/exec-added")
+    assert topics == shim.topics
