@@ -9,13 +9,14 @@ DEBIAN_PACKAGES := python3-venv
 DEBIAN_PACKAGES += qemu-system-x86 qemu-system-common qemu-utils seabios ipxe-qemu
 DEBIAN_PACKAGES += busybox-static kmod zstd
 DEBIAN_TEST_PACKAGES := crun runc socat procps iproute2 tmux
+DEBIAN_TEST_PACKAGES += containerd
 
 IMAGE_SOURCES := $(shell find image kuasar_agent -name "*.py" -o -name "*.txt") setup.cfg
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run image test lint format proto bench lock clean
+.PHONY: help run image test lint format proto bench soak lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -49,6 +50,9 @@ lock: $(VENV)/.done ## pin the newest versions of every dependency, with their h
 	@for place in image tests; do (cd $$place && $(CURDIR)/$(BUILD)/lock/bin/pip-compile -q --upgrade \
 	  --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
 	  --no-emit-trusted-host --no-emit-options --output-file requirements.txt requirements.in); done
+
+soak: $(VENV)/.done $(BUILD)/.test-packages ## live through 2,000 containers and 5,000 execs, then look for leaks
+	tests/own_root $(VENV)/bin/python -m tests.soak
 
 clean: ## remove what was built; the virtual environment and the download cache stay
 	rm -rf $(BUILD)

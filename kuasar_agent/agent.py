@@ -12,6 +12,7 @@ from gevent.socket import socket
 
 from kuasar_agent import __version__
 from kuasar_agent.containers.manager import Containers
+from kuasar_agent.containers.runtime import TIMEOUT as RUNTIME_TIMEOUT
 from kuasar_agent.containers.transports import DRAIN_GRACE, PORT_WAIT, StreamPorts
 from kuasar_agent.events import EventQueue
 from kuasar_agent.log import get_logger
@@ -35,6 +36,8 @@ class Settings(NamedTuple):
     """Containers share the guest's AF_VSOCK and must not call their own agent."""
     runtime: str = ""
     """The OCI runtime to prefer."""
+    runtime_timeout: float = RUNTIME_TIMEOUT
+    """Seconds after which a command of the runtime is killed."""
     rescan: Callable[[], None] = lambda: None
     debug_shell: str = ""
     """The program that the debug console runs; without one its port stays closed."""
@@ -67,6 +70,7 @@ class Agent:
             settings.state,
             Storages(self.devices, (settings.state, DIRECTORY)),
             runtime=settings.runtime,
+            runtime_timeout=settings.runtime_timeout,
             rescan=settings.rescan,
             publish=self.events.publish,
         )

@@ -1,17 +1,19 @@
 """The bundle: what the host left for one container in the shared directory.
 
-    <state>/<id>/config.json     OCI runtime spec, used as it is
-    <state>/<id>/storage-<id>    storages the guest has to mount (JSON array)
-    <state>/<id>/io-<id>         stdio of the container (JSON object)
+    <state>/<id>/config.json         OCI runtime spec
+    <state>/<id>/storage-<id>        storages the guest has to mount (JSON array)
+    <state>/<id>/io-<id>             stdio of the container (JSON object)
+    <state>/<id>/io-<id>-<exec id>   stdio of an exec; removed once it was read
 
-The agent and the runtime add `init.pid`, `<exec id>.pid` and `log.json`.
+The agent and the runtime add `init.pid` and `<exec id>.pid`.
 """
 
 import json
 import os
+from contextlib import suppress
 from typing import Any, NamedTuple
 
-from kuasar_agent.ttrpc.status import InvalidArgument, NotFound
+from kuasar_agent.ttrpc.status import InvalidArgument, NotFound, Unknown
 
 STORAGES_ANNOTATION = "io.kuasar.storages"
 
@@ -37,6 +39,11 @@ class Bundle(NamedTuple):
     @property
     def pid_file(self) -> str:
         return f"{self.path}/init.pid"
+
+    @property
+    def cgroups_path(self) -> str:
+        """The container's cgroup below the root of every hierarchy, or empty."""
+        return str((self.spec.get("linux") or {}).get("cgroupsPath") or "")
 
     @property
     def shares_pids(self) -> bool:
@@ -74,14 +81,40 @@ def load_bundle(path: str, container_id: str) -> Bundle:
     )
 
 
-def require_terminal(bundle: Bundle) -> None:
-    """Make the spec ask for a terminal, as the request or the io file does; the runtime reads
-    nothing else. Blocks on the share."""
-    bundle.spec.setdefault("process", {})["terminal"] = True
-    draft = f"{bundle.path}/.config.json"
-    with open(draft, "w") as file:
-        json.dump(bundle.spec, file)
-    os.rename(draft, f"{bundle.path}/config.json")
+def adapt_spec(bundle: Bundle, urls: StdioUrls) -> list[str]:
+    """Change in config.json, which is all that the runtime reads, what the guest needs otherwise.
+
+    The terminal is the one that request, io file or spec asked for; a cgroup in systemd's notation
+    gets a path. Returns what was changed. Blocks on the share; raises Unknown when it cannot write.
+    """
+    changes = []
+    process = bundle.spec.get("process") or {}
+    if urls.terminal and not process.get("terminal"):
+        bundle.spec["process"] = process | {"terminal": True}
+        changes.append("process.terminal is true")
+    path = translate_cgroups_path(bundle.cgroups_path)
+    if path != bundle.cgroups_path:
+        bundle.spec["linux"]["cgroupsPath"] = path
+        changes.append(f"linux.cgroupsPath is {path}")
+    if changes:
+        _replace(f"{bundle.path}/config.json", json.dumps(bundle.spec))
+    return changes
+
+
+def translate_cgroups_path(path: str) -> str:
+    """`slice:prefix:name`, which only systemd understands, as the path that systemd would use.
+
+    Dashes in a slice's name are levels: `a-b.slice` is below `a.slice` (systemd.slice(5)).
+    Any other path is returned as it is.
+    """
+    parts = path.split(":")
+    if len(parts) != 3 or "/" in path:
+        return path
+    parent, prefix, name = parts
+    words = [word for word in parent.removesuffix(".slice").split("-") if word]
+    levels = ["-".join(words[: count + 1]) + ".slice" for count in range(len(words))]
+    unit = name if name.endswith(".slice") else f"{prefix}-{name}.scope".removeprefix("-")
+    return "/" + "/".join([*levels, unit])
 
 
 def load_stdio(path: str) -> StdioUrls | None:
@@ -111,7 +144,10 @@ def _find_fault(spec: Any) -> str | None:
     for key in ("annotations", "process", "linux"):
         if not isinstance(spec.get(key) or {}, dict):
             return f"{key} is not an object"
-    namespaces = (spec.get("linux") or {}).get("namespaces") or []
+    linux = spec.get("linux") or {}
+    if not isinstance(linux.get("cgroupsPath") or "", str):
+        return "linux.cgroupsPath is not a string"
+    namespaces = linux.get("namespaces") or []
     if not isinstance(namespaces, list) or not all(isinstance(ns, dict) for ns in namespaces):
         return "linux.namespaces is not an array of objects"
     if not isinstance((spec.get("annotations") or {}).get(STORAGES_ANNOTATION) or "", str):
@@ -128,6 +164,19 @@ def _load_storages(path: str, spec: dict[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(storages, list) or not all(isinstance(s, dict) for s in storages):
         raise InvalidArgument(f"storages in {os.path.dirname(path)}: not an array of objects")
     return storages
+
+
+def _replace(path: str, text: str) -> None:
+    directory, name = os.path.split(path)
+    draft = f"{directory}/.{name}"
+    try:
+        with open(draft, "w") as file:
+            file.write(text)
+        os.rename(draft, path)
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(draft)
+        raise Unknown(f"failed to write file {path}: {error.strerror}") from None
 
 
 def _read_json(path: str) -> Any:

@@ -1,18 +1,19 @@
 """The table of containers."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import gevent.lock
 
 from kuasar_agent.blocking import off_hub
-from kuasar_agent.containers.bundle import Bundle, StdioUrls, load_bundle, require_terminal
+from kuasar_agent.containers.bundle import Bundle, StdioUrls, adapt_spec, load_bundle
 from kuasar_agent.containers.container import Container, RuntimeOptions
 from kuasar_agent.containers.ids import check_id
 from kuasar_agent.containers.process import Process
-from kuasar_agent.containers.runtime import OCIRuntime, find_runtime
+from kuasar_agent.containers.runtime import TIMEOUT, OCIRuntime, find_runtime
 from kuasar_agent.containers.stdio import Stdio
-from kuasar_agent.containers.transports import StreamPorts
+from kuasar_agent.containers.transports import StreamPorts, names_port
 from kuasar_agent.events import Publish
 from kuasar_agent.linux.mount import mounts
 from kuasar_agent.log import get_logger
@@ -44,16 +45,21 @@ class Containers:
         storages: Storages,
         *,
         runtime: str = "",
+        runtime_timeout: float = TIMEOUT,
         rescan: Callable[[], None] = lambda: None,
         publish: Publish = lambda topic, event: None,
     ) -> None:
-        """`rescan` lets devices appear that the host plugged for a container; it may block."""
+        """`rescan` lets devices appear that the host plugged for a container; it may block.
+
+        A runtime that does not end within `runtime_timeout` seconds is killed.
+        """
         self._publish = publish
         self._reaper = reaper
         self._ports = ports
         self._state = state
         self._storages = storages
         self._runtime_name = runtime
+        self._runtime_timeout = runtime_timeout
         self._rescan = rescan
         self._table: dict[str, _Entry] = {}
         self._no_pivot = root_cannot_pivot()
@@ -118,20 +124,32 @@ class Containers:
     def _create_from(
         self, bundle: Bundle, id: str, requested: StdioUrls, options: CreateOptions
     ) -> Container:
+        # Its messages are not needed before the agent serves.
+        from kuasar_agent.containers.announce import Announcer
+
         urls = bundle.merge_stdio(requested)
-        if urls.terminal and not (bundle.spec.get("process") or {}).get("terminal"):
-            off_hub(require_terminal, bundle)
-            log.info("spec changed: process.terminal is true", id=id)
+        for change in off_hub(adapt_spec, bundle, urls):
+            log.info("spec changed", id=id, change=change)
         binary = find_runtime(*self._runtime_names(options.binary))
         container = Container(
-            id, bundle, OCIRuntime(self._reaper, binary, options.root), Process(id, urls)
+            id,
+            bundle,
+            OCIRuntime(self._reaper, binary, options.root, self._runtime_timeout),
+            Process(id, urls),
+            partial(self._open_stdio, options.owner),
+            Announcer(self._publish, id),
         )
         runtime_options = RuntimeOptions(
             no_pivot=options.runtime.no_pivot or self._no_pivot,
             no_new_keyring=options.runtime.no_new_keyring,
         )
-        container.create(Stdio.open(urls, self._ports, options.owner), runtime_options)
+        container.create(runtime_options)
         return container
+
+    def _open_stdio(self, owner: tuple[int, int], urls: StdioUrls) -> Stdio:
+        if any(names_port(url) for url in (urls.stdin, urls.stdout, urls.stderr)):
+            off_hub(self._rescan)
+        return Stdio.open(urls, self._ports, owner)
 
     def _runtime_names(self, requested: str) -> tuple[str, ...]:
         if requested:

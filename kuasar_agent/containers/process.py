@@ -16,8 +16,12 @@ from enum import IntEnum
 import gevent.event
 
 from kuasar_agent.containers.bundle import StdioUrls
+from kuasar_agent.containers.stdio import Stdio
+from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Child, Exit
 from kuasar_agent.ttrpc.status import FailedPrecondition
+
+log = get_logger(__name__)
 
 
 class Status(IntEnum):
@@ -39,7 +43,7 @@ _NEXT = {
 
 
 class Process:
-    """The record that State and Wait answer from."""
+    """The record that State and Wait answer from, and the process's streams."""
 
     def __init__(self, id: str, urls: StdioUrls) -> None:
         self.id = id
@@ -47,6 +51,7 @@ class Process:
         self.status = Status.CREATED
         self.child: Child | None = None
         self.exit: Exit | None = None
+        self.stdio: Stdio | None = None
         self._stopped = gevent.event.Event()
 
     @property
@@ -73,3 +78,20 @@ class Process:
         """The exit as recorded, or None when `timeout` (seconds) passed first."""
         self._stopped.wait(timeout)
         return self.exit
+
+    def resize(self, width: int, height: int) -> None:
+        """Set the size of the terminal, in characters; ignored without one."""
+        if self.stdio is not None:
+            self.stdio.resize(width, height)
+
+    def close_stdin(self) -> None:
+        """End the input after what the host has sent."""
+        if self.stdio is not None:
+            self.stdio.close_stdin()
+
+    def close_stdio(self) -> None:
+        """Deliver the output that is there, for a while, and give the streams back."""
+        if self.stdio is not None:
+            if not self.stdio.drain():
+                log.warning("output dropped: nobody took it in time", id=self.id)
+            self.stdio.close()

@@ -1,6 +1,10 @@
 """The OCI runtime (crun or runc) as a command: exact arguments, errors from its own log.
 
 Command line: https://github.com/opencontainers/runc/blob/main/man/runc.8.md; crun takes the same.
+
+A command's log and an exec's specification are memory files that the runtime opens through /proc:
+nothing of theirs goes over the share, concurrent commands do not read each other's errors, and a
+bundle that is full or gone does not keep a container from being killed and deleted.
 """
 
 from __future__ import annotations
@@ -10,18 +14,21 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from subprocess import DEVNULL
 
 from kuasar_agent.blocking import off_hub
-from kuasar_agent.reaper import Child, Exit, Reaper
-from kuasar_agent.ttrpc.status import DeadlineExceeded, NotFound, Unknown
+from kuasar_agent.reaper import Adoption, Child, Exit, Reaper
+from kuasar_agent.ttrpc.status import DeadlineExceeded, NotFound, StatusError, Unknown
 
 DEFAULT_ROOT = "/run/containerd/runc"
 NAMESPACE = "k8s.io"
 
-# An emulated guest needs a second for the slowest command; a runtime that takes this long hangs.
-_TIMEOUT = 60.0
+TIMEOUT = 60.0
+"""Seconds: an emulated guest needs one for the slowest command; one that takes this long hangs."""
+
+Stdio = tuple[int, int, int]
+
 _KILLED_WITHIN = 5.0
 _OUTPUT_LIMIT = 1 << 20
 
@@ -50,7 +57,7 @@ class OCIRuntime:
     """
 
     def __init__(
-        self, reaper: Reaper, binary: str, root: str = "", timeout: float = _TIMEOUT
+        self, reaper: Reaper, binary: str, root: str = "", timeout: float = TIMEOUT
     ) -> None:
         self.binary = binary
         self.root = f"{root or DEFAULT_ROOT}/{NAMESPACE}"
@@ -61,7 +68,7 @@ class OCIRuntime:
         self,
         id: str,
         bundle: str,
-        stdio: tuple[int, int, int],
+        stdio: Stdio,
         *,
         pid_file: str,
         console_socket: str | None = None,
@@ -70,58 +77,83 @@ class OCIRuntime:
     ) -> Child:
         """Create a container whose first process gets `stdio`; returns that process."""
         args = ["create", "--bundle", bundle, "--pid-file", pid_file]
-        if console_socket is not None:
-            args += ["--console-socket", console_socket]
+        args += _console(console_socket)
         if no_pivot:
             args.append("--no-pivot")
         if no_new_keyring:
             args.append("--no-new-keyring")
-        off_hub(_remove, pid_file)
-        with self._reaper.adopting() as adoption:
-            self._run("OCI runtime create failed", bundle, [*args, id], stdio)
-            pid = off_hub(_read_pid, pid_file)
-            try:
-                return adoption.claim(pid)
-            except ChildProcessError as error:
-                raise RuntimeFailed("OCI runtime create failed", str(error)) from None
+        return self._run_for_child("OCI runtime create failed", [*args, id], stdio, pid_file)
 
-    def start(self, id: str, bundle: str) -> None:
+    def exec(
+        self,
+        id: str,
+        process: bytes,
+        stdio: Stdio,
+        *,
+        pid_file: str,
+        console_socket: str | None = None,
+    ) -> Child:
+        """Start another process, an OCI `Process` in JSON, in a running container."""
+        with _memory_file("exec-process", process) as (_, path):
+            args = ["exec", "--process", path, "--pid-file", pid_file, *_console(console_socket)]
+            args += ["--detach", id]
+            return self._run_for_child("OCI runtime exec failed", args, stdio, pid_file)
+
+    def start(self, id: str) -> None:
         """Let a created container's process execute the user's program."""
-        self._run("OCI runtime start failed", bundle, ["start", id])
+        self._run("OCI runtime start failed", ["start", id])
 
-    def kill(self, id: str, bundle: str, number: int, *, everyone: bool = False) -> None:
+    def kill(self, id: str, number: int, *, everyone: bool = False) -> None:
         """Send a signal to the first process, or with `everyone` to all of the container."""
         flags = ["--all"] if everyone else []
-        self._run("OCI runtime kill failed", bundle, ["kill", *flags, id, str(number)])
+        self._run("OCI runtime kill failed", ["kill", *flags, id, str(number)])
 
-    def delete(self, id: str, bundle: str) -> None:
+    def pause(self, id: str) -> None:
+        """Freeze every process of the container."""
+        self._run("OCI runtime pause failed", ["pause", id])
+
+    def resume(self, id: str) -> None:
+        """Let them run again."""
+        self._run("OCI runtime resume failed", ["resume", id])
+
+    def checkpoint(self, id: str, flags: Sequence[str]) -> None:
+        """Write the container's state to files, as `flags` say."""
+        self._run("OCI runtime checkpoint failed", ["checkpoint", *flags, id])
+
+    def delete(self, id: str) -> None:
         """Remove the container, killing what still runs; one that is unknown counts as removed."""
         try:
-            self._run("OCI runtime delete failed", bundle, ["delete", "--force", id])
+            self._run("OCI runtime delete failed", ["delete", "--force", id])
         except RuntimeFailed as error:
             if "does not exist" not in error.text:
                 raise
 
-    def _run(
-        self,
-        prefix: str,
-        bundle: str,
-        args: Sequence[str],
-        stdio: tuple[int, int, int] | None = None,
-    ) -> None:
-        log = f"{bundle}/log.json"
-        offset = off_hub(_size, log)
-        command = [self.binary, "--root", self.root, "--log", log]
-        command += ["--log-format", "json", *args]
-        # A memory file, not a pipe: nobody has to read it, and a process that keeps it open
+    def _run_for_child(
+        self, prefix: str, args: Sequence[str], stdio: Stdio, pid_file: str
+    ) -> Child:
+        """Run a command that leaves a process to us, dead or alive, and its pid in a file."""
+        off_hub(_remove, pid_file)
+        with self._reaper.adopting() as adoption:
+            try:
+                self._run(prefix, args, stdio)
+                return _claim(adoption, prefix, pid_file)
+            except StatusError:
+                # A runtime that was killed may have left a process behind.
+                with contextlib.suppress(RuntimeFailed):
+                    _claim(adoption, prefix, pid_file).signal(signal.SIGKILL)
+                raise
+
+    def _run(self, prefix: str, args: Sequence[str], stdio: Stdio | None = None) -> None:
+        # Memory files, not pipes: nobody has to read them, and a process that keeps one open
         # after the command ended holds nothing up.
-        with open(os.memfd_create("runtime-output"), "rb", buffering=0) as output:
-            stdin, stdout, stderr = stdio or (DEVNULL, output.fileno(), output.fileno())
-            exit = self._finish(prefix, self._spawn(command, stdin, stdout, stderr))
+        with _memory_file("runtime-log") as (log, path), _memory_file("runtime-output") as (out, _):
+            command = [self.binary, "--root", self.root, "--log", path, "--log-format", "json"]
+            stdin, stdout, stderr = stdio or (DEVNULL, out, out)
+            exit = self._finish(prefix, self._spawn([*command, *args], stdin, stdout, stderr))
             if exit.status != 0:
-                said = os.pread(output.fileno(), _OUTPUT_LIMIT, 0).decode(errors="replace").strip()
+                said = _read(out).decode(errors="replace").strip()
                 said = said or f"{os.path.basename(self.binary)} exited with status {exit.status}"
-                raise RuntimeFailed(prefix, off_hub(_logged_error, log, offset) or said)
+                raise RuntimeFailed(prefix, _logged_error(_read(log)) or said)
 
     def _spawn(self, command: Sequence[str], stdin: int, stdout: int, stderr: int) -> Child:
         env = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}
@@ -141,37 +173,52 @@ class OCIRuntime:
         return exit
 
 
+def _console(socket: str | None) -> list[str]:
+    return [] if socket is None else ["--console-socket", socket]
+
+
+@contextlib.contextmanager
+def _memory_file(name: str, content: bytes = b"") -> Iterator[tuple[int, str]]:
+    """A descriptor, and the path under which another process of this pid namespace opens it."""
+    fd = os.memfd_create(name)
+    try:
+        if content:
+            os.pwrite(fd, content, 0)
+        yield fd, f"/proc/{os.getpid()}/fd/{fd}"
+    finally:
+        os.close(fd)
+
+
+def _read(fd: int) -> bytes:
+    return os.pread(fd, _OUTPUT_LIMIT, 0)
+
+
 def _remove(path: str) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
 
 
-def _size(path: str) -> int:
+def _claim(adoption: Adoption, prefix: str, pid_file: str) -> Child:
     try:
-        return os.stat(path).st_size
-    except OSError:
-        return 0
+        pid = off_hub(_read_pid, pid_file)
+    except (OSError, ValueError) as error:
+        raise RuntimeFailed(prefix, f"no pid in {pid_file}: {error}") from None
+    try:
+        return adoption.claim(pid)
+    except ChildProcessError as error:
+        raise RuntimeFailed(prefix, str(error)) from None
 
 
-def _logged_error(path: str, offset: int) -> str | None:
-    """The last error in the part of the runtime's log that begins at `offset` bytes."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(offset)
-            lines = file.read(_OUTPUT_LIMIT).splitlines()
-    except OSError:
-        return None
-    for line in reversed(lines):
+def _read_pid(path: str) -> int:
+    with open(path) as file:
+        return int(file.read())
+
+
+def _logged_error(text: bytes) -> str | None:
+    """The last error in a log of JSON lines."""
+    for line in reversed(text.splitlines()):
         with contextlib.suppress(ValueError, AttributeError):
             entry = json.loads(line)
             if entry.get("level") == "error" and entry.get("msg"):
                 return str(entry["msg"])
     return None
-
-
-def _read_pid(path: str) -> int:
-    try:
-        with open(path) as file:
-            return int(file.read())
-    except (OSError, ValueError) as error:
-        raise RuntimeFailed("OCI runtime create failed", f"no pid in {path}: {error}") from None

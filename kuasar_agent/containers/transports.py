@@ -121,6 +121,11 @@ class StreamPorts:
             raise FailedPrecondition(f"cannot listen for {url}: {error.strerror}") from None
 
 
+def names_port(url: str) -> bool:
+    """Whether a URL is the name of a virtio-serial port."""
+    return bool(url) and "://" not in url and not url.startswith("/")
+
+
 def channel_id(url: str) -> str | None:
     """The stream's id in a URL of the Streaming service, None for any other kind of URL.
 

@@ -13,13 +13,14 @@ from google.protobuf.message import DecodeError
 
 from kuasar_agent.api import runc_options_pb2, task_pb2
 from kuasar_agent.containers.bundle import StdioUrls
+from kuasar_agent.containers.checkpoint import Checkpoint
 from kuasar_agent.containers.container import RuntimeOptions
-from kuasar_agent.containers.ids import check_exec_id
+from kuasar_agent.containers.execs import parse_spec
 from kuasar_agent.containers.manager import Containers, CreateOptions
 from kuasar_agent.containers.process import Process
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Exit
-from kuasar_agent.ttrpc import Context, InvalidArgument, NotFound, cancellable
+from kuasar_agent.ttrpc import Context, InvalidArgument, Unimplemented, cancellable
 
 log = get_logger(__name__)
 
@@ -41,6 +42,8 @@ class TaskService:
     def create(
         self, ctx: Context, request: task_pb2.CreateTaskRequest
     ) -> task_pb2.CreateTaskResponse:
+        if request.checkpoint:
+            raise Unimplemented("a container cannot be restored from a checkpoint")
         urls = StdioUrls(request.stdin, request.stdout, request.stderr, request.terminal)
         options = decode_options(request.options)
         # The error for a device that never comes has to reach the caller before it hangs up.
@@ -49,15 +52,18 @@ class TaskService:
         return task_pb2.CreateTaskResponse(pid=container.init.pid)
 
     def start(self, ctx: Context, request: task_pb2.StartRequest) -> task_pb2.StartResponse:
+        process = self._containers.get(request.id).start(request.exec_id)
+        return task_pb2.StartResponse(pid=process.pid)
+
+    def exec(self, ctx: Context, request: task_pb2.ExecProcessRequest) -> Empty:
         container = self._containers.get(request.id)
-        _only_init(request.exec_id)
-        container.start()
-        return task_pb2.StartResponse(pid=container.init.pid)
+        urls = StdioUrls(request.stdin, request.stdout, request.stderr, request.terminal)
+        container.add_exec(request.exec_id, urls, parse_spec(request.spec.value))
+        return Empty()
 
     def state(self, ctx: Context, request: task_pb2.StateRequest) -> task_pb2.StateResponse:
         container = self._containers.get(request.id)
-        _only_init(request.exec_id)
-        process = container.init
+        process = container.process(request.exec_id)
         reply = task_pb2.StateResponse(
             id=process.id,
             bundle=container.bundle.path,
@@ -75,9 +81,7 @@ class TaskService:
 
     @cancellable
     def wait(self, ctx: Context, request: task_pb2.WaitRequest) -> task_pb2.WaitResponse:
-        process = self._containers.get(request.id).init
-        _only_init(request.exec_id)
-        exit = process.wait()
+        exit = self._containers.get(request.id).process(request.exec_id).wait()
         assert exit is not None
         reply = task_pb2.WaitResponse(exit_status=exit.status)
         reply.exited_at.FromNanoseconds(exit.at_ns)
@@ -85,28 +89,47 @@ class TaskService:
 
     def kill(self, ctx: Context, request: task_pb2.KillRequest) -> Empty:
         container = self._containers.get(request.id)
-        _only_init(request.exec_id)
-        container.kill(request.signal, everyone=request.all)
+        container.kill(request.signal, everyone=request.all, exec_id=request.exec_id)
         return Empty()
 
-    def resize_pty(self, ctx: Context, request: task_pb2.ResizePtyRequest) -> Empty:
+    def pause(self, ctx: Context, request: task_pb2.PauseRequest) -> Empty:
+        self._containers.get(request.id).pause()
+        return Empty()
+
+    def resume(self, ctx: Context, request: task_pb2.ResumeRequest) -> Empty:
+        self._containers.get(request.id).resume()
+        return Empty()
+
+    def checkpoint(self, ctx: Context, request: task_pb2.CheckpointTaskRequest) -> Empty:
         container = self._containers.get(request.id)
-        _only_init(request.exec_id)
-        container.resize(request.width, request.height)
+        container.checkpoint(decode_checkpoint(request))
+        return Empty()
+
+    def pids(self, ctx: Context, request: task_pb2.PidsRequest) -> task_pb2.PidsResponse:
+        reply = task_pb2.PidsResponse()
+        for pid, exec_id in self._containers.get(request.id).pids().items():
+            info = reply.processes.add(pid=pid).info
+            if exec_id:
+                info.type_url = runc_options_pb2.ProcessDetails.DESCRIPTOR.full_name
+                info.value = runc_options_pb2.ProcessDetails(exec_id=exec_id).SerializeToString()
+        return reply
+
+    def resize_pty(self, ctx: Context, request: task_pb2.ResizePtyRequest) -> Empty:
+        process = self._containers.get(request.id).process(request.exec_id)
+        process.resize(request.width, request.height)
         return Empty()
 
     def close_io(self, ctx: Context, request: task_pb2.CloseIORequest) -> Empty:
-        container = self._containers.get(request.id)
-        _only_init(request.exec_id)
+        process = self._containers.get(request.id).process(request.exec_id)
         if request.stdin:
-            container.close_stdin()
+            process.close_stdin()
         return Empty()
 
     def delete(self, ctx: Context, request: task_pb2.DeleteRequest) -> task_pb2.DeleteResponse:
         if request.exec_id:
-            self._containers.get(request.id)
-            _only_init(request.exec_id)
-        process = self._containers.delete(request.id).init
+            process = self._containers.get(request.id).delete_exec(request.exec_id)
+        else:
+            process = self._containers.delete(request.id).init
         return _deleted(process, process.exit)
 
     def connect(self, ctx: Context, request: task_pb2.ConnectRequest) -> task_pb2.ConnectResponse:
@@ -139,11 +162,26 @@ def decode_options(message: AnyMessage) -> CreateOptions:
     )
 
 
-def _only_init(exec_id: str) -> None:
-    """Raises NotFound for any exec: none can have been added."""
-    if exec_id:
-        check_exec_id(exec_id)
-        raise NotFound(f"can not find the exec by id {exec_id}")
+def decode_checkpoint(request: task_pb2.CheckpointTaskRequest) -> Checkpoint:
+    """A Checkpoint request with its options. Raises InvalidArgument when they do not parse."""
+    options = runc_options_pb2.CheckpointOptions()
+    if request.options.type_url.rpartition("/")[2] == options.DESCRIPTOR.full_name:
+        try:
+            options.MergeFromString(request.options.value)
+        except DecodeError as error:
+            raise InvalidArgument(f"checkpoint options: {error}") from None
+    return Checkpoint(
+        path=request.path,
+        exit=options.exit,
+        open_tcp=options.open_tcp,
+        external_unix_sockets=options.external_unix_sockets,
+        terminal=options.terminal,
+        file_locks=options.file_locks,
+        empty_namespaces=tuple(options.empty_namespaces),
+        cgroups_mode=options.cgroups_mode,
+        work_path=options.work_path,
+        parent_path=options.parent_path,
+    )
 
 
 def _deleted(process: Process, exit: Exit | None) -> task_pb2.DeleteResponse:

@@ -27,6 +27,8 @@ from kuasar_debug.bundle import make_busybox_rootfs, make_spec
 # Bounds a hang; nothing here takes this long.
 TIMEOUT = 60.0
 
+PROCESS_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Process"
+
 # crun refuses v1 with a v2 tree next to it, which a host may have and a guest never has.
 _ENTER = """
     # In a chroot `/` is no mount point.
@@ -44,8 +46,10 @@ T = TypeVar("T")
 class Agent:
     """A serving agent, a connection to it, and what a test needs around them."""
 
-    def __init__(self, directory: Path, runtime: str) -> None:
+    def __init__(self, directory: Path, runtime: str, options: Sequence[str] = ()) -> None:
+        """`options` are further ones of `kuasar-agent serve`."""
         self.runtime = runtime
+        self._options = list(options)
         self.state = directory / "state"
         self.ports = directory / "ports"
         self.rootfs = directory / "rootfs"
@@ -116,8 +120,21 @@ class Agent:
         request = task_pb2.CreateTaskRequest(id=id, **fields)
         return int(self.tasks.create(request, timeout=TIMEOUT).pid)
 
-    def start(self, id: str) -> int:
-        return int(self.tasks.start(task_pb2.StartRequest(id=id), timeout=TIMEOUT).pid)
+    def start(self, id: str, exec_id: str = "") -> int:
+        request = task_pb2.StartRequest(id=id, exec_id=exec_id)
+        return int(self.tasks.start(request, timeout=TIMEOUT).pid)
+
+    def add_exec(self, id: str, exec_id: str, *command: str, **fields: Any) -> None:
+        """Add an exec; `process` replaces parts of its OCI Process."""
+        process = self.spec(id, command)["process"] | fields.pop("process", {})
+        spec = AnyMessage(type_url=PROCESS_TYPE, value=json.dumps(process).encode())
+        request = task_pb2.ExecProcessRequest(id=id, exec_id=exec_id, spec=spec, **fields)
+        self.tasks.exec(request, timeout=TIMEOUT)
+
+    def exec(self, id: str, exec_id: str, *command: str, **fields: Any) -> int:
+        """Add an exec and start it; returns its pid."""
+        self.add_exec(id, exec_id, *command, **fields)
+        return self.start(id, exec_id)
 
     def run(self, *command: str, own_pids: bool = True, **fields: Any) -> str:
         """Create and start a container; returns its id."""
@@ -126,31 +143,41 @@ class Agent:
         self.start(id)
         return id
 
-    def wait(self, id: str) -> task_pb2.WaitResponse:
-        reply: task_pb2.WaitResponse = self.tasks.wait(task_pb2.WaitRequest(id=id), timeout=TIMEOUT)
+    def wait(self, id: str, exec_id: str = "") -> task_pb2.WaitResponse:
+        request = task_pb2.WaitRequest(id=id, exec_id=exec_id)
+        reply: task_pb2.WaitResponse = self.tasks.wait(request, timeout=TIMEOUT)
         return reply
 
-    def state_of(self, id: str) -> task_pb2.StateResponse:
-        reply: task_pb2.StateResponse = self.tasks.state(
-            task_pb2.StateRequest(id=id), timeout=TIMEOUT
-        )
+    def state_of(self, id: str, exec_id: str = "") -> task_pb2.StateResponse:
+        request = task_pb2.StateRequest(id=id, exec_id=exec_id)
+        reply: task_pb2.StateResponse = self.tasks.state(request, timeout=TIMEOUT)
         return reply
 
-    def kill(self, id: str, number: int, *, everyone: bool = False) -> None:
-        request = task_pb2.KillRequest(id=id, signal=number, all=everyone)
+    def kill(self, id: str, number: int, exec_id: str = "", *, everyone: bool = False) -> None:
+        request = task_pb2.KillRequest(id=id, exec_id=exec_id, signal=number, all=everyone)
         self.tasks.kill(request, timeout=TIMEOUT)
 
-    def close_io(self, id: str) -> None:
-        self.tasks.close_io(task_pb2.CloseIORequest(id=id, stdin=True), timeout=TIMEOUT)
+    def pause(self, id: str) -> None:
+        self.tasks.pause(task_pb2.PauseRequest(id=id), timeout=TIMEOUT)
 
-    def resize(self, id: str, width: int, height: int) -> None:
-        request = task_pb2.ResizePtyRequest(id=id, width=width, height=height)
+    def resume(self, id: str) -> None:
+        self.tasks.resume(task_pb2.ResumeRequest(id=id), timeout=TIMEOUT)
+
+    def pids(self, id: str) -> list[int]:
+        reply = self.tasks.pids(task_pb2.PidsRequest(id=id), timeout=TIMEOUT)
+        return [process.pid for process in reply.processes]
+
+    def close_io(self, id: str, exec_id: str = "") -> None:
+        request = task_pb2.CloseIORequest(id=id, exec_id=exec_id, stdin=True)
+        self.tasks.close_io(request, timeout=TIMEOUT)
+
+    def resize(self, id: str, width: int, height: int, exec_id: str = "") -> None:
+        request = task_pb2.ResizePtyRequest(id=id, exec_id=exec_id, width=width, height=height)
         self.tasks.resize_pty(request, timeout=TIMEOUT)
 
-    def delete(self, id: str) -> task_pb2.DeleteResponse:
-        reply: task_pb2.DeleteResponse = self.tasks.delete(
-            task_pb2.DeleteRequest(id=id), timeout=TIMEOUT
-        )
+    def delete(self, id: str, exec_id: str = "") -> task_pb2.DeleteResponse:
+        request = task_pb2.DeleteRequest(id=id, exec_id=exec_id)
+        reply: task_pb2.DeleteResponse = self.tasks.delete(request, timeout=TIMEOUT)
         return reply
 
     def port(self) -> int:
@@ -208,7 +235,7 @@ class Agent:
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         serve = [sys.executable, "-m", "kuasar_agent.cli", "serve", "--state", str(self.state)]
-        serve += ["--ports", str(self.ports), "--runtime", self.runtime]
+        serve += ["--ports", str(self.ports), "--runtime", self.runtime, *self._options]
         command = ["unshare", "-m", "--propagation", "unchanged", "sh", "-c", _ENTER, "sh", *serve]
         with self.log.open("wb") as log:
             return subprocess.Popen(command, stdout=log, stderr=log)
@@ -224,9 +251,9 @@ class Agent:
 
 
 @contextmanager
-def running_agent(directory: Path, runtime: str) -> Iterator[Agent]:
+def running_agent(directory: Path, runtime: str, *options: str) -> Iterator[Agent]:
     """An agent that must have nothing left of its containers at the end."""
-    agent = Agent(directory, runtime)
+    agent = Agent(directory, runtime, options)
     try:
         yield agent
         agent.assert_clean()

@@ -26,6 +26,22 @@ def runtime() -> str:
     return "crun"
 
 
+@pytest.fixture(scope="module", params=["crun", "runc"])
+def one_agent(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Agent]:
+    directory = tmp_path_factory.mktemp("agent")
+    with running_agent(directory, request.param, "--all-events") as agent:
+        yield agent
+
+
+@pytest.fixture
+def shared_agent(one_agent: Agent) -> Iterator[Agent]:
+    """One agent per runtime for all tests of a module; it has to be clean after each of them."""
+    yield one_agent
+    one_agent.assert_clean()
+
+
 @pytest.fixture
 def enter_own_cgroup(tmp_path: Path) -> Iterator[Callable[[], None]]:
     """Called in a child process: moves it to a v2 cgroup that it sees as the root from then on."""

@@ -282,7 +282,7 @@ def hanging_runtime() -> tuple[str, list[str]]:
     script.chmod(0o755)
     runtime = OCIRuntime(reaper, str(script), str(directory), timeout=0.2)
     try:
-        runtime.start("id", str(directory))
+        runtime.start("id")
     except DeadlineExceeded as error:
         left = eventually(lambda: children_of(os.getpid()), lambda left: not left)
         return str(error), left

@@ -12,6 +12,7 @@ from image.tree import Node, Tree
 from kuasar_agent.api import task_pb2
 from kuasar_agent.ttrpc import NotFound
 from kuasar_debug.microvm import MicroVM
+from tests.vm.core import check_lifecycle
 from tests.vm.guest import IMAGE, Guest, config
 
 
@@ -23,8 +24,11 @@ def test_boots_from_each_share_with_each_cgroup_version(
     options = config(tmp_path, sharefs=sharefs, append=f"task.cgroup={cgroup}")
     with MicroVM.boot(options) as vm:
         assert vm.console.serving["cgroup"] == cgroup
-        result = Guest(vm).run("sh", "-c", "echo out; echo err >&2; exit 7")
+        guest = Guest(vm)
+        result = guest.run("sh", "-c", "echo out; echo err >&2; exit 7")
         assert result == (7, b"out\n", b"err\n")
+        if (sharefs, cgroup) == ("9p", "v1"):  # the shared guest of other tests has v2
+            check_lifecycle(guest)
 
 
 def test_without_the_share_the_agent_serves_and_says_what_is_missing(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How microVMs end, and what of them can be used from outside."""
+"""A container's life in a microVM, how microVMs end, and what of them can be used outside."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from kuasar_agent.ttrpc import ConnectionClosed
 from kuasar_debug.errors import DebugError
 from kuasar_debug.microvm import MicroVM
 from kuasar_debug.sandbox import Sandbox, is_running
+from tests.vm.core import check_lifecycle
 from tests.vm.guest import IMAGE, Guest, config
 
 BOOT = ["--kernel", str(IMAGE / "vmlinux"), "--initrd", str(IMAGE / "kuasar.initrd")]
@@ -24,6 +25,10 @@ HANGS_AFTER = 120.0
 
 def command(*args: str) -> list[str]:
     return [sys.executable, "-m", "kuasar_debug", *args]
+
+
+def test_execs_and_pauses_in_a_guest(guest: Guest) -> None:
+    check_lifecycle(guest)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,61 @@
+"""The task events of containerd, filled in from our records.
+
+https://github.com/containerd/containerd/blob/main/api/events/task.proto
+"""
+
+from __future__ import annotations
+
+from kuasar_agent.api import task_events_pb2 as messages
+from kuasar_agent.containers.process import Process
+from kuasar_agent.events import Publish
+
+
+class Announcer:
+    """Publishes what happens to one container; never blocks."""
+
+    def __init__(self, publish: Publish, container_id: str) -> None:
+        self._publish = publish
+        self._id = container_id
+
+    def created(self, bundle: str, init: Process) -> None:
+        stdin, stdout, stderr, terminal = init.urls
+        io = messages.TaskIO(stdin=stdin, stdout=stdout, stderr=stderr, terminal=terminal)
+        event = messages.TaskCreate(container_id=self._id, bundle=bundle, io=io, pid=init.pid)
+        self._publish("/tasks/create", event)
+
+    def started(self, init: Process) -> None:
+        self._publish("/tasks/start", messages.TaskStart(container_id=self._id, pid=init.pid))
+
+    def exec_added(self, exec_id: str) -> None:
+        event = messages.TaskExecAdded(container_id=self._id, exec_id=exec_id)
+        self._publish("/tasks/exec-added", event)
+
+    def exec_started(self, process: Process) -> None:
+        event = messages.TaskExecStarted(container_id=self._id, exec_id=process.id, pid=process.pid)
+        self._publish("/tasks/exec-started", event)
+
+    def exited(self, process: Process) -> None:
+        """Of the first process, whose id is the container's, or of an exec."""
+        event = messages.TaskExit(container_id=self._id, id=process.id, pid=process.pid)
+        if process.exit is not None:
+            event.exit_status = process.exit.status
+            event.exited_at.FromNanoseconds(process.exit.at_ns)
+        self._publish("/tasks/exit", event)
+
+    def paused(self) -> None:
+        self._publish("/tasks/paused", messages.TaskPaused(container_id=self._id))
+
+    def resumed(self) -> None:
+        self._publish("/tasks/resumed", messages.TaskResumed(container_id=self._id))
+
+    def checkpointed(self, path: str) -> None:
+        event = messages.TaskCheckpointed(container_id=self._id, checkpoint=path)
+        self._publish("/tasks/checkpointed", event)
+
+    def deleted(self, init: Process) -> None:
+        """Of the container only: of an exec, containerd would take it for the end of the task."""
+        event = messages.TaskDelete(container_id=self._id, pid=init.pid)
+        if init.exit is not None:
+            event.exit_status = init.exit.status
+            event.exited_at.FromNanoseconds(init.exit.at_ns)
+        self._publish("/tasks/delete", event)

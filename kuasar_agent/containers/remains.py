@@ -1,0 +1,39 @@
+"""What a failed create may leave behind, and its removal."""
+
+from __future__ import annotations
+
+import shutil
+
+from kuasar_agent.blocking import off_hub
+from kuasar_agent.containers.bundle import Bundle
+from kuasar_agent.containers.runtime import OCIRuntime
+from kuasar_agent.linux import cgroup_tree
+from kuasar_agent.log import get_logger
+from kuasar_agent.ttrpc.status import StatusError
+
+log = get_logger(__name__)
+
+
+class Remains:
+    """To be made before the create, so that it knows what was there already."""
+
+    def __init__(self, runtime: OCIRuntime, bundle: Bundle, id: str) -> None:
+        self._runtime = runtime
+        self._id = id
+        self._cgroups_path = bundle.cgroups_path or f"/{id}"
+        self._had_cgroup = set(cgroup_tree.directories(self._cgroups_path))
+
+    def remove(self) -> None:
+        """First by the runtime; one that was killed half-way may not know of everything."""
+        try:
+            self._runtime.delete(self._id)
+        except StatusError as error:
+            log.warning("clean-up after a failed create", id=self._id, error=error)
+        off_hub(self._remove_cgroups)
+        off_hub(shutil.rmtree, f"{self._runtime.root}/{self._id}", ignore_errors=True)
+
+    def _remove_cgroups(self) -> None:
+        for directory in set(cgroup_tree.directories(self._cgroups_path)) - self._had_cgroup:
+            log.info("cgroup of a failed create removed", id=self._id, path=directory)
+            if not cgroup_tree.remove(directory):
+                log.error("cgroup is left", path=directory)

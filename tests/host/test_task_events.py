@@ -1,0 +1,116 @@
+"""The task events of containerd, as GetEvents hands them out when asked for all."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+import pytest
+from google.protobuf.empty_pb2 import Empty
+
+from kuasar_agent.api import events_pb2
+from kuasar_agent.api import task_events_pb2 as messages
+from kuasar_agent.services import sandbox
+from tests.host.agent import TIMEOUT, Agent
+from tests.host.test_bad_input import refusal
+
+
+@pytest.fixture
+def agent(shared_agent: Agent) -> Agent:
+    return shared_agent
+
+
+def next_event(agent: Agent) -> tuple[str, Any]:
+    """Topic and message of the next event."""
+    envelope: events_pb2.Envelope = agent.client.stub(sandbox.SERVICE).get_events(
+        Empty(), timeout=TIMEOUT
+    )
+    name = envelope.event.type_url.removeprefix("containerd.events.")
+    return envelope.topic, getattr(messages, name).FromString(envelope.event.value)
+
+
+def events_until_delete(agent: Agent) -> list[tuple[str, Any]]:
+    events = [next_event(agent)]
+    while events[-1][0] != "/tasks/delete":
+        events.append(next_event(agent))
+    return events
+
+
+def test_a_life_is_told_in_order_with_every_field(agent: Agent) -> None:
+    url = f"vsock://3:{agent.port()}"
+    id = agent.bundle("sleep", "1000")
+    pid = agent.create(id, stdout=url)
+    agent.start(id)
+    exec_pid = agent.exec(id, "x", "sh", "-c", "exit 3")
+    exec_exit = agent.wait(id, "x")
+    agent.delete(id, "x")
+    agent.pause(id)
+    agent.resume(id)
+    agent.kill(id, signal.SIGKILL)
+    exit = agent.wait(id)
+    agent.delete(id)
+    assert events_until_delete(agent) == [
+        (
+            "/tasks/create",
+            messages.TaskCreate(
+                container_id=id, bundle=f"{agent.state}/{id}", pid=pid,
+                io=messages.TaskIO(stdout=url),
+            ),
+        ),
+        ("/tasks/start", messages.TaskStart(container_id=id, pid=pid)),
+        ("/tasks/exec-added", messages.TaskExecAdded(container_id=id, exec_id="x")),
+        (
+            "/tasks/exec-started",
+            messages.TaskExecStarted(container_id=id, exec_id="x", pid=exec_pid),
+        ),
+        (
+            "/tasks/exit",
+            messages.TaskExit(
+                container_id=id, id="x", pid=exec_pid, exit_status=3,
+                exited_at=exec_exit.exited_at,
+            ),
+        ),
+        ("/tasks/paused", messages.TaskPaused(container_id=id)),
+        ("/tasks/resumed", messages.TaskResumed(container_id=id)),
+        (
+            "/tasks/exit",
+            messages.TaskExit(
+                container_id=id, id=id, pid=pid, exit_status=137, exited_at=exit.exited_at
+            ),
+        ),
+        (
+            "/tasks/delete",
+            messages.TaskDelete(
+                container_id=id, pid=pid, exit_status=137, exited_at=exit.exited_at
+            ),
+        ),
+    ]  # fmt: skip
+
+
+def test_an_exit_never_comes_before_its_start(agent: Agent) -> None:
+    for _ in range(10):
+        id = agent.run("true")
+        agent.delete(id)
+        topics = [topic for topic, _ in events_until_delete(agent)]
+        assert topics == ["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]
+
+
+def test_a_create_that_fails_is_not_told(agent: Agent) -> None:
+    refusal(agent.create, agent.bundle("no-such-command"))
+    id = agent.bundle("true")
+    agent.create(id)
+    agent.delete(id)
+    events = events_until_delete(agent)
+    assert [topic for topic, _ in events] == ["/tasks/create", "/tasks/exit", "/tasks/delete"]
+    assert {event.container_id for _, event in events} == {id}
+
+
+def test_nobody_who_takes_events_holds_nothing_up(agent: Agent) -> None:
+    """More events than the queue keeps; the newest are there, the calls went on."""
+    id = agent.run("sleep", "1000")
+    for number in range(1100):
+        agent.add_exec(id, f"x{number}", "true")
+    agent.delete(id)
+    events = events_until_delete(agent)
+    assert len(events) == 1024
+    assert [topic for topic, _ in events[-2:]] == ["/tasks/exit", "/tasks/delete"]

@@ -1,0 +1,82 @@
+"""The lock with two ways in."""
+
+from __future__ import annotations
+
+import gevent
+from gevent.event import Event
+
+from kuasar_agent.containers.gate import Gate
+
+
+class Visitor:
+    """Somebody who stays inside until told to leave."""
+
+    def __init__(self, gate: Gate, way: str) -> None:
+        self.inside = False
+        self.leave = Event()
+        self._greenlet = gevent.spawn(self._visit, gate, way)
+        gevent.sleep(0)
+
+    def _visit(self, gate: Gate, way: str) -> None:
+        with getattr(gate, way)():
+            self.inside = True
+            self.leave.wait()
+        self.inside = False
+
+    def end(self) -> None:
+        self.leave.set()
+        self._greenlet.get(timeout=10)
+        gevent.sleep(0)
+
+
+def test_many_are_inside_together() -> None:
+    gate = Gate()
+    visitors = [Visitor(gate, "together") for _ in range(3)]
+    assert inside(*visitors) == [True] * 3
+    for visitor in visitors:
+        visitor.end()
+
+
+def inside(*visitors: Visitor) -> list[bool]:
+    return [visitor.inside for visitor in visitors]
+
+
+def test_one_is_inside_alone() -> None:
+    gate = Gate()
+    visitors = [Visitor(gate, way) for way in ("alone", "alone", "together", "together")]
+    assert inside(*visitors) == [True, False, False, False]
+    visitors[0].end()
+    assert inside(*visitors) == [False, True, False, False]
+    visitors[1].end()
+    assert inside(*visitors) == [False, False, True, True]
+    for visitor in visitors[2:]:
+        visitor.end()
+
+
+def test_who_waits_to_be_alone_is_not_overtaken() -> None:
+    gate = Gate()
+    guest = Visitor(gate, "together")
+    loner = Visitor(gate, "alone")
+    late = Visitor(gate, "together")
+    assert inside(guest, loner, late) == [True, False, False]
+    guest.end()
+    assert inside(guest, loner, late) == [False, True, False]
+    loner.end()
+    assert inside(late) == [True]
+    late.end()
+
+
+def test_an_exception_inside_lets_the_next_ones_in() -> None:
+    gate = Gate()
+    for way in ("together", "alone"):
+        greenlet = gevent.spawn(_fail, gate, way)
+        greenlet.join(10)
+        assert isinstance(greenlet.exception, ZeroDivisionError)
+    visitor = Visitor(gate, "alone")
+    assert visitor.inside
+    visitor.end()
+
+
+def _fail(gate: Gate, way: str) -> None:
+    with getattr(gate, way)():
+        _ = 1 / 0
