@@ -1,18 +1,24 @@
 """One container: a bundle, a runtime that runs it, its first process and what belongs to it."""
 
+from __future__ import annotations
+
 import signal
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import gevent
 import gevent.lock
 
 from kuasar_agent.containers.bundle import Bundle
+from kuasar_agent.containers.group import Group
 from kuasar_agent.containers.process import Process, Status
 from kuasar_agent.containers.runtime import OCIRuntime, RuntimeFailed
 from kuasar_agent.containers.stdio import Stdio
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Child
 from kuasar_agent.ttrpc.status import FailedPrecondition, InvalidArgument, NotFound, StatusError
+
+if TYPE_CHECKING:
+    from kuasar_agent.containers.resource_spec import Resources
 
 log = get_logger(__name__)
 
@@ -31,10 +37,13 @@ class RuntimeOptions(NamedTuple):
 class Container:
     """Lifecycle calls of one container; they exclude each other through its lock."""
 
-    def __init__(self, id: str, bundle: Bundle, runtime: OCIRuntime, init: Process) -> None:
+    def __init__(
+        self, id: str, bundle: Bundle, runtime: OCIRuntime, init: Process, group: Group
+    ) -> None:
         self.id = id
         self.bundle = bundle
         self.init = init
+        self.group = group
         self._runtime = runtime
         self._stdio: Stdio | None = None
         self._deleted = False
@@ -60,6 +69,7 @@ class Container:
             self._remove_remains()
             raise
         self.init.child = child
+        self.group.follow(child)
         gevent.spawn(self._follow, child)
 
     def start(self) -> None:
@@ -90,6 +100,13 @@ class Container:
                 raise NotFound("no such container") from None
             raise
 
+    def update(self, resources: Resources) -> None:
+        """Change the limits. Raises FailedPrecondition once it has stopped."""
+        with self._lock:
+            if self.init.status is Status.STOPPED:
+                raise FailedPrecondition(f"container {self.id} is stopped")
+            self.group.update(resources)
+
     def resize(self, width: int, height: int) -> None:
         """Set the size of the terminal, in characters."""
         if self._stdio is not None:
@@ -115,6 +132,7 @@ class Container:
                 if not self._stdio.drain():
                     log.warning("output dropped: nobody took it in time", id=self.id)
                 self._stdio.close()
+            self.group.close()
             self._deleted = True
 
     def _follow(self, child: Child) -> None:
@@ -123,6 +141,7 @@ class Container:
         assert exit is not None
         if self.bundle.shares_pids:
             self._kill_the_rest()
+        self.group.report_kills()
         self.init.stop(exit)
         log.info("container exited", id=self.id, pid=exit.pid, status=exit.status)
 

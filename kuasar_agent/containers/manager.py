@@ -8,7 +8,9 @@ import gevent.lock
 from kuasar_agent.blocking import off_hub
 from kuasar_agent.containers.bundle import Bundle, StdioUrls, load_bundle, require_terminal
 from kuasar_agent.containers.container import Container, RuntimeOptions
+from kuasar_agent.containers.group import Group
 from kuasar_agent.containers.ids import check_id
+from kuasar_agent.containers.oom import OomWatcher
 from kuasar_agent.containers.process import Process
 from kuasar_agent.containers.runtime import OCIRuntime, find_runtime
 from kuasar_agent.containers.stdio import Stdio
@@ -49,6 +51,7 @@ class Containers:
     ) -> None:
         """`rescan` lets devices appear that the host plugged for a container; it may block."""
         self._publish = publish
+        self._oom = OomWatcher(publish)
         self._reaper = reaper
         self._ports = ports
         self._state = state
@@ -124,7 +127,11 @@ class Containers:
             log.info("spec changed: process.terminal is true", id=id)
         binary = find_runtime(*self._runtime_names(options.binary))
         container = Container(
-            id, bundle, OCIRuntime(self._reaper, binary, options.root), Process(id, urls)
+            id,
+            bundle,
+            OCIRuntime(self._reaper, binary, options.root),
+            Process(id, urls),
+            Group(id, self._oom),
         )
         runtime_options = RuntimeOptions(
             no_pivot=options.runtime.no_pivot or self._no_pivot,
