@@ -20,6 +20,9 @@ NO_LIMIT = (1 << 64) - 1
 
 _CHUNK = 1 << 16
 
+_LIST_LIMIT = 1 << 16
+"""More CPUs than any kernel has; a list may come from the host."""
+
 
 class Cgroup(NamedTuple):
     """One cgroup, which on v1 is a directory in each of several hierarchies.
@@ -137,11 +140,12 @@ def parse_nested(text: str) -> dict[str, dict[str, str]]:
 def parse_list(text: str) -> frozenset[int]:
     """A list of CPUs or memory nodes such as `0-3,8`. ValueError if it is none."""
     numbers: set[int] = set()
-    for part in text.strip().split(","):
-        if not part:
-            continue
+    for part in filter(None, text.strip().split(",")):
         first, dash, last = part.partition("-")
-        numbers.update(range(int(first), int(last if dash else first) + 1))
+        end = int(last if dash else first)
+        if end > _LIST_LIMIT:
+            raise ValueError(f"{end} is out of range")
+        numbers.update(range(int(first), end + 1))
     return frozenset(numbers)
 
 
