@@ -195,7 +195,7 @@ def test_v1(tmp_path: Path) -> None:
     }
 
 
-def network() -> dict[str, object]:
+def network() -> dict[str, str]:
     names = [f"{way}_{what}" for way in ("rx", "tx") for what in ("bytes", "packets")]
     names[2:2] = ["rx_errors", "rx_dropped"]
     names += ["tx_errors", "tx_dropped"]
