@@ -46,6 +46,8 @@ class Group:
         """
         from kuasar_agent.containers import stats  # not needed before the agent serves
 
+        # v1 is silent when the guest as a whole runs out of memory, and the host asks regularly.
+        self.report_kills()
         return stats.collect(self._existing())
 
     def update(self, resources: Resources) -> None:
