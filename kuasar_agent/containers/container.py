@@ -9,7 +9,6 @@ import gevent
 import gevent.lock
 
 from kuasar_agent.containers.bundle import Bundle
-from kuasar_agent.containers.group import Group
 from kuasar_agent.containers.process import Process, Status
 from kuasar_agent.containers.runtime import OCIRuntime, RuntimeFailed
 from kuasar_agent.containers.stdio import Stdio
@@ -18,6 +17,7 @@ from kuasar_agent.reaper import Child
 from kuasar_agent.ttrpc.status import FailedPrecondition, InvalidArgument, NotFound, StatusError
 
 if TYPE_CHECKING:
+    from kuasar_agent.containers.group import Group
     from kuasar_agent.containers.resource_spec import Resources
 
 log = get_logger(__name__)

@@ -1,16 +1,17 @@
 """The table of containers."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
 
 import gevent.lock
 
 from kuasar_agent.blocking import off_hub
 from kuasar_agent.containers.bundle import Bundle, StdioUrls, load_bundle, require_terminal
 from kuasar_agent.containers.container import Container, RuntimeOptions
-from kuasar_agent.containers.group import Group
 from kuasar_agent.containers.ids import check_id
-from kuasar_agent.containers.oom import OomWatcher
 from kuasar_agent.containers.process import Process
 from kuasar_agent.containers.runtime import OCIRuntime, find_runtime
 from kuasar_agent.containers.stdio import Stdio
@@ -21,6 +22,9 @@ from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Reaper
 from kuasar_agent.sandbox.storage import Storages
 from kuasar_agent.ttrpc.status import AlreadyExists, NotFound
+
+if TYPE_CHECKING:
+    from kuasar_agent.containers.oom import OomWatcher
 
 log = get_logger(__name__)
 
@@ -51,7 +55,6 @@ class Containers:
     ) -> None:
         """`rescan` lets devices appear that the host plugged for a container; it may block."""
         self._publish = publish
-        self._oom = OomWatcher(publish)
         self._reaper = reaper
         self._ports = ports
         self._state = state
@@ -121,6 +124,8 @@ class Containers:
     def _create_from(
         self, bundle: Bundle, id: str, requested: StdioUrls, options: CreateOptions
     ) -> Container:
+        from kuasar_agent.containers.group import Group  # not needed before the agent serves
+
         urls = bundle.merge_stdio(requested)
         if urls.terminal and not (bundle.spec.get("process") or {}).get("terminal"):
             off_hub(require_terminal, bundle)
@@ -139,6 +144,12 @@ class Containers:
         )
         container.create(Stdio.open(urls, self._ports, options.owner), runtime_options)
         return container
+
+    @cached_property
+    def _oom(self) -> OomWatcher:
+        from kuasar_agent.containers.oom import OomWatcher  # likewise
+
+        return OomWatcher(self._publish)
 
     def _runtime_names(self, requested: str) -> tuple[str, ...]:
         if requested:

@@ -15,7 +15,7 @@ import os
 import select
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import gevent
 
@@ -171,14 +171,12 @@ class OomWatch:
 
 
 class OomWatcher:
-    """Waits for every container at once; costs a descriptor for each, and one of its own."""
+    """Waits for every container at once, with a descriptor for each and one for all of them."""
 
     def __init__(self, publish: Publish) -> None:
         self._publish = publish
-        # gevent's loop cannot wait for EPOLLPRI, but for an epoll that does.
-        self._epoll = select.epoll()
         self._watches: dict[int, OomWatch] = {}
-        self._waker: Any = None
+        self._poll: _Poll | None = None
 
     def watch(self, id: str, cgroup: Cgroup) -> OomWatch | None:
         """Watch from now on; None, with a line in the log, where that cannot be done."""
@@ -188,27 +186,50 @@ class OomWatcher:
             log.warning("no OOM events: the memory controller is not mounted", id=id)
             return None
         try:
-            counter = OomEventfd(path) if v1 else EventsFile(path)
+            return self._add(id, OomEventfd(path) if v1 else EventsFile(path))
         except OSError as error:
             log.warning("no OOM events", id=id, error=error)
             return None
-        return self._add(id, counter)
 
     def _add(self, id: str, counter: Counter) -> OomWatch:
-        if self._waker is None:
-            self._waker = gevent.get_hub().loop.io(self._epoll.fileno(), 1)
-            self._waker.start(self._on_event)
-        watch = OomWatch(id, counter, self._publish, self._remove)
-        self._watches[counter.fd] = watch
-        self._epoll.register(counter.fd, counter.mask)
+        watch = self._watches[counter.fd] = OomWatch(id, counter, self._publish, self._remove)
+        try:
+            self._poll = self._poll or _Poll(self._wake)
+            self._poll.epoll.register(counter.fd, counter.mask)
+        except OSError:
+            watch.close()
+            raise
         return watch
 
     def _remove(self, fd: int) -> None:
-        self._epoll.unregister(fd)
         del self._watches[fd]
+        if self._poll is not None:
+            with suppress(OSError):  # it may not have come to be registered
+                self._poll.epoll.unregister(fd)
+            if not self._watches:
+                self._poll.close()
+                self._poll = None
+
+    def _wake(self, fd: int) -> None:
+        if (watch := self._watches.get(fd)) is not None:
+            watch.wake()
+
+
+class _Poll:
+    """gevent's loop cannot wait for EPOLLPRI, but for an epoll that does."""
+
+    def __init__(self, wake: Callable[[int], None]) -> None:
+        """`wake` is called in the hub, with each descriptor that speaks."""
+        self.epoll = select.epoll()
+        self._wake = wake
+        self._waker = gevent.get_hub().loop.io(self.epoll.fileno(), 1)
+        self._waker.start(self._on_event)
+
+    def close(self) -> None:
+        self._waker.stop()
+        self._waker.close()
+        self.epoll.close()
 
     def _on_event(self) -> None:
-        """Runs in the hub."""
-        for fd, _ in self._epoll.poll(0):
-            if (watch := self._watches.get(fd)) is not None:
-                watch.wake()
+        for fd, _ in self.epoll.poll(0):
+            self._wake(fd)
