@@ -17,7 +17,6 @@ from kuasar_agent.containers.ids import check_exec_id
 from kuasar_agent.containers.process import Process, Status
 from kuasar_agent.containers.remains import Remains
 from kuasar_agent.containers.runtime import OCIRuntime, RuntimeFailed
-from kuasar_agent.linux import cgroup, cgroup_tree
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Child
 from kuasar_agent.ttrpc.status import (
@@ -31,13 +30,12 @@ from kuasar_agent.ttrpc.status import (
 
 if TYPE_CHECKING:
     from kuasar_agent.containers.announce import Announcer
+    from kuasar_agent.containers.group import Group
+    from kuasar_agent.containers.resource_spec import Resources
 
 log = get_logger(__name__)
 
 _ALREADY_GONE = ("not running", "already finished", "no such process")
-
-# Every container has the first one that is mounted; on v2 they are all the same.
-_CONTROLLERS = ("pids", "memory", "devices", "cpu")
 
 
 class RuntimeOptions(NamedTuple):
@@ -62,15 +60,16 @@ class Container:
         init: Process,
         open_stdio: OpenStdio,
         announce: Announcer,
+        group: Group,
     ) -> None:
         self.id = id
         self.bundle = bundle
         self.init = init
+        self.group = group
         self._runtime = runtime
         self._open_stdio = open_stdio
         self._announce = announce
         self._execs: dict[str, Exec] = {}
-        self._cgroup: str | None = None
         self._starting = False
         self._deleted = False
         self._gate = Gate()
@@ -96,7 +95,7 @@ class Container:
             remains.remove()
             raise
         self.init.child = child
-        self._cgroup = _find_cgroup(child.pid)
+        self.group.follow(child)
         self._announce.created(self.bundle.path, self.init)
         gevent.spawn(self._follow, child)
 
@@ -160,6 +159,13 @@ class Container:
         if number == signal.SIGKILL and process.status is Status.PAUSED:
             self._thaw()
 
+    def update(self, resources: Resources) -> None:
+        """Change the limits. Raises FailedPrecondition once it has stopped."""
+        with self._gate.alone():
+            if self.init.status is Status.STOPPED:
+                raise FailedPrecondition(f"container {self.id} is stopped")
+            self.group.update(resources)
+
     def pause(self) -> None:
         """Freeze every process. Raises FailedPrecondition unless it is RUNNING."""
         with self._gate.alone():
@@ -206,8 +212,7 @@ class Container:
         The runtime's `ps` reads the same files; a command for it would take a hundred times longer.
         """
         execs = {exec.pid: exec.id for exec in self._execs.values()}
-        pids = cgroup_tree.processes(self._cgroup) if self._cgroup else []
-        return {pid: execs.get(pid, "") for pid in pids}
+        return {pid: execs.get(pid, "") for pid in self.group.processes()}
 
     def delete_exec(self, exec_id: str) -> Process:
         """Kill an exec if it runs, and forget it. Raises NotFound."""
@@ -235,6 +240,7 @@ class Container:
             self.init.close_stdio()
             gevent.joinall(execs)
             self._execs.clear()
+            self.group.close()
             self._deleted = True
             self._announce.deleted(self.init)
 
@@ -272,6 +278,7 @@ class Container:
         assert exit is not None
         if self.bundle.shares_pids:
             self._kill_the_rest()
+        self.group.report_kills()
         self.init.stop(exit)
         log.info("container exited", id=self.id, pid=exit.pid, status=exit.status)
         # Not before the start that is under way was announced.
@@ -301,15 +308,6 @@ class Container:
             self._runtime.resume(self.id)
         except StatusError as error:
             log.debug("resume of a killed container", id=self.id, error=error)
-
-
-def _find_cgroup(pid: int) -> str | None:
-    """The cgroup that a process is in; None when it has ended already."""
-    try:
-        found = (cgroup.directory(pid, controller) for controller in _CONTROLLERS)
-        return next(filter(None, found), None)
-    except (FileNotFoundError, ProcessLookupError):
-        return None
 
 
 def _delete_quietly(exec: Exec) -> None:

@@ -1,8 +1,10 @@
 """The table of containers."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from functools import partial
-from typing import NamedTuple
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import gevent.lock
 
@@ -20,6 +22,9 @@ from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Reaper
 from kuasar_agent.sandbox.storage import Storages
 from kuasar_agent.ttrpc.status import AlreadyExists, NotFound
+
+if TYPE_CHECKING:
+    from kuasar_agent.containers.oom import OomWatcher
 
 log = get_logger(__name__)
 
@@ -124,8 +129,9 @@ class Containers:
     def _create_from(
         self, bundle: Bundle, id: str, requested: StdioUrls, options: CreateOptions
     ) -> Container:
-        # Its messages are not needed before the agent serves.
+        # Their messages are not needed before the agent serves.
         from kuasar_agent.containers.announce import Announcer
+        from kuasar_agent.containers.group import Group
 
         urls = bundle.merge_stdio(requested)
         for change in off_hub(adapt_spec, bundle, urls):
@@ -138,6 +144,7 @@ class Containers:
             Process(id, urls),
             partial(self._open_stdio, options.owner),
             Announcer(self._publish, id),
+            Group(id, self._oom),
         )
         runtime_options = RuntimeOptions(
             no_pivot=options.runtime.no_pivot or self._no_pivot,
@@ -150,6 +157,12 @@ class Containers:
         if any(names_port(url) for url in (urls.stdin, urls.stdout, urls.stderr)):
             off_hub(self._rescan)
         return Stdio.open(urls, self._ports, owner)
+
+    @cached_property
+    def _oom(self) -> OomWatcher:
+        from kuasar_agent.containers.oom import OomWatcher  # likewise
+
+        return OomWatcher(self._publish)
 
     def _runtime_names(self, requested: str) -> tuple[str, ...]:
         if requested:

@@ -132,6 +132,16 @@ class TaskService:
             process = self._containers.delete(request.id).init
         return _deleted(process, process.exit)
 
+    def stats(self, ctx: Context, request: task_pb2.StatsRequest) -> task_pb2.StatsResponse:
+        return task_pb2.StatsResponse(stats=self._containers.get(request.id).group.stats())
+
+    def update(self, ctx: Context, request: task_pb2.UpdateTaskRequest) -> Empty:
+        from kuasar_agent.containers import resource_spec  # not needed before the agent serves
+
+        resources = resource_spec.parse(request.resources.value)
+        self._containers.get(request.id).update(resources)
+        return Empty()
+
     def connect(self, ctx: Context, request: task_pb2.ConnectRequest) -> task_pb2.ConnectResponse:
         container = self._containers.get(request.id)
         return task_pb2.ConnectResponse(shim_pid=os.getpid(), task_pid=container.init.pid)

@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-PARTS = ("start", "boot", "stdio", "lifecycle")
+PARTS = ("start", "boot", "stdio", "lifecycle", "stats")
 
 
 @click.command()

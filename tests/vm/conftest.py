@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from kuasar_debug.microvm import MicroVM
-from tests.vm.guest import Guest, config
+from tests.vm.guest import Guest, config, disk
 
 
 @pytest.fixture(scope="session")
 def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
     """A guest with the defaults, shared by the whole session."""
-    with MicroVM.boot(config(tmp_path_factory.mktemp("vm"))) as vm:
+    directory = tmp_path_factory.mktemp("vm")
+    with MicroVM.boot(config(directory, arguments=disk(directory))) as vm:
         yield Guest(vm)
         print("console:", vm.console.tail(), sep="\n")

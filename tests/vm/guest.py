@@ -18,12 +18,22 @@ IMAGE = Path(__file__).parents[2] / "build/image"
 TASK = task_pb2.DESCRIPTOR.services_by_name["Task"]
 SANDBOX = sandbox_pb2.DESCRIPTOR.services_by_name["SandboxService"]
 _HANGS_AFTER = 60.0
+_DISK_SIZE = 16 << 20
 
 
 def config(directory: Path, **options: object) -> Config:
     """The built image, booted in `directory`; options are those of Config."""
     defaults = {"kernel": IMAGE / "vmlinux", "initrd": [IMAGE / "kuasar.initrd"]}
     return Config(directory=directory, **{**defaults, **options})  # type: ignore[arg-type]
+
+
+def disk(directory: Path) -> list[str]:
+    """QEMU's options for a small empty disk, /dev/vda in the guest."""
+    image = directory / "disk.raw"
+    with image.open("wb") as file:
+        file.truncate(_DISK_SIZE)
+    drive = f"file={str(image).replace(',', ',,')},format=raw,if=none,id=vda"
+    return ["-drive", drive, "-device", "virtio-blk-pci,drive=vda"]
 
 
 class Result(NamedTuple):

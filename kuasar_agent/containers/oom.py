@@ -1,0 +1,235 @@
+"""Telling the host of every process of a container that the OOM killer ended.
+
+The kernel counts the victims of a cgroup (`oom_kill` in v2's memory.events and in v1's
+memory.oom_control) before it sends the signal, so that whoever sees the exit sees the count.
+What wakes us differs: memory.events becomes urgent data for poll(2) when it changes; on v1 an
+eventfd fires when a limit is hit, which is before the victim is chosen, and never when the guest
+as a whole ran out of memory. The count is looked at once more when the container ends.
+
+Kernel: admin-guide/cgroup-v2.rst, admin-guide/cgroup-v1/memory.rst ("OOM Control").
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Callable
+from contextlib import suppress
+from typing import ClassVar
+
+import gevent
+
+from kuasar_agent.events import OOM_TOPIC, Publish
+from kuasar_agent.linux.cgroup_files import Cgroup, parse_flat
+from kuasar_agent.linux.files import read_text, write_text
+from kuasar_agent.log import get_logger
+
+log = get_logger(__name__)
+
+# When the count is read again after v1's early notice, in seconds: the kernel writes a report to
+# the console in between, which may be slow.
+_SOON = (0.001, 0.01, 0.05, 0.2, 0.5, 1.0, 3.0)
+
+_EVENTS_AT_ONCE = 64
+"""A cgroup that is killed as a whole must not push all other events out of the queue."""
+
+
+class Counter:
+    """The count of a cgroup's victims, and a descriptor that says when to look at it."""
+
+    mask: ClassVar[int]
+    """What to poll the descriptor for."""
+    early: ClassVar[bool]
+    """Whether it may speak before the count has changed."""
+
+    def __init__(self, path: str, fd: int) -> None:
+        """Takes over `fd`, also when it fails. OSError."""
+        self.path = path
+        self.fd = fd
+        self._seen = 0
+        try:
+            self._prepare()
+            self.new()
+        except BaseException:
+            self.close()
+            raise
+
+    def new(self) -> int:
+        """How many were killed since the last call; OSError once the cgroup is gone."""
+        count = self._read()
+        new, self._seen = count - self._seen, count
+        return max(new, 0)
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+    def _prepare(self) -> None:
+        """Make the descriptor speak."""
+
+    def _read(self) -> int:
+        raise NotImplementedError
+
+
+class EventsFile(Counter):
+    """v2: memory.events. To read it is what ends its urgency."""
+
+    mask = select.EPOLLPRI
+    early = False
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+    def _read(self) -> int:
+        return parse_flat(os.pread(self.fd, 4096, 0).decode()).get("oom_kill", 0)
+
+
+class OomEventfd(Counter):
+    """v1: an eventfd that is registered for memory.oom_control."""
+
+    mask = select.EPOLLIN
+    early = True
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK))
+
+    def _prepare(self) -> None:
+        control = f"{os.path.dirname(self.path)}/cgroup.event_control"
+        # The kernel looks the file up by its descriptor now and needs none later.
+        watched = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            write_text(control, f"{self.fd} {watched}")
+        finally:
+            os.close(watched)
+
+    def _read(self) -> int:
+        with suppress(BlockingIOError):
+            os.eventfd_read(self.fd)
+        return parse_flat(read_text(self.path)).get("oom_kill", 0)
+
+
+class OomWatch:
+    """The watch over one container; owns the counter until it is closed."""
+
+    def __init__(
+        self, id: str, counter: Counter, publish: Publish, forget: Callable[[int], None]
+    ) -> None:
+        """`forget` is told the descriptor before it is closed."""
+        self._id = id
+        self._counter = counter
+        self._publish = publish
+        self._forget = forget
+        self._closed = False
+        self._following = False
+
+    def look(self) -> bool:
+        """Publish what was killed since the last look; whether there was anything.
+
+        Ends the watch when the cgroup is gone. Neither yields nor raises.
+        """
+        if self._closed:
+            return False
+        try:
+            new = self._counter.new()
+        except OSError as error:
+            log.debug("end of an OOM watch", id=self._id, error=error)
+            self.close()
+            return False
+        if new:
+            self._report(new)
+        return new > 0
+
+    def wake(self) -> None:
+        """The descriptor spoke."""
+        if self.look() or self._closed or self._following or not self._counter.early:
+            return
+        self._following = True
+        gevent.spawn(self._look_again)
+
+    def close(self) -> None:
+        """End the watch; once is enough."""
+        if not self._closed:
+            self._closed = True
+            self._forget(self._counter.fd)
+            self._counter.close()
+
+    def _report(self, processes: int) -> None:
+        # The messages are not needed before the agent serves.
+        from kuasar_agent.api.task_events_pb2 import TaskOOM
+
+        log.warning("killed for lack of memory", id=self._id, processes=processes)
+        for _ in range(min(processes, _EVENTS_AT_ONCE)):
+            self._publish(OOM_TOPIC, TaskOOM(container_id=self._id))
+
+    def _look_again(self) -> None:
+        try:
+            for pause in _SOON:
+                gevent.sleep(pause)
+                if self.look() or self._closed:
+                    return
+        finally:
+            self._following = False
+
+
+class OomWatcher:
+    """Waits for every container at once, with a descriptor for each and one for all of them."""
+
+    def __init__(self, publish: Publish) -> None:
+        self._publish = publish
+        self._watches: dict[int, OomWatch] = {}
+        self._poll: _Poll | None = None
+
+    def watch(self, id: str, cgroup: Cgroup) -> OomWatch | None:
+        """Watch from now on; None, with a line in the log, where that cannot be done."""
+        v1 = cgroup.version == 1
+        path = cgroup.path("memory.oom_control" if v1 else "memory.events")
+        if path is None:
+            log.warning("no OOM events: the memory controller is not mounted", id=id)
+            return None
+        try:
+            return self._add(id, OomEventfd(path) if v1 else EventsFile(path))
+        except OSError as error:
+            log.warning("no OOM events", id=id, error=error)
+            return None
+
+    def _add(self, id: str, counter: Counter) -> OomWatch:
+        watch = self._watches[counter.fd] = OomWatch(id, counter, self._publish, self._remove)
+        try:
+            self._poll = self._poll or _Poll(self._wake)
+            self._poll.epoll.register(counter.fd, counter.mask)
+        except OSError:
+            watch.close()
+            raise
+        return watch
+
+    def _remove(self, fd: int) -> None:
+        del self._watches[fd]
+        if self._poll is not None:
+            with suppress(OSError):  # it may not have come to be registered
+                self._poll.epoll.unregister(fd)
+            if not self._watches:
+                self._poll.close()
+                self._poll = None
+
+    def _wake(self, fd: int) -> None:
+        if (watch := self._watches.get(fd)) is not None:
+            watch.wake()
+
+
+class _Poll:
+    """gevent's loop cannot wait for EPOLLPRI, but for an epoll that does."""
+
+    def __init__(self, wake: Callable[[int], None]) -> None:
+        """`wake` is called in the hub, with each descriptor that speaks."""
+        self.epoll = select.epoll()
+        self._wake = wake
+        self._waker = gevent.get_hub().loop.io(self.epoll.fileno(), 1)
+        self._waker.start(self._on_event)
+
+    def close(self) -> None:
+        self._waker.stop()
+        self._waker.close()
+        self.epoll.close()
+
+    def _on_event(self) -> None:
+        for fd, _ in self.epoll.poll(0):
+            self._wake(fd)

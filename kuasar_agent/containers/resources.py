@@ -1,0 +1,278 @@
+"""Changing the limits of a running container: a plan of writes, and its execution.
+
+The request speaks of cgroup v1. On v2 it is converted as the OCI runtimes do, so that a limit means
+the same in config.json and in an Update: https://github.com/containers/crun/blob/main/crun.1.md
+("cgroup v2").
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from kuasar_agent.containers.resource_spec import UNLIMITED, BlockIO, Cpu, Memory, Resources
+from kuasar_agent.linux.cgroup_files import (
+    NO_LIMIT,
+    Cgroup,
+    format_list,
+    parse_list,
+    parse_number,
+)
+from kuasar_agent.linux.files import read_text
+from kuasar_agent.log import get_logger
+from kuasar_agent.ttrpc.status import (
+    FailedPrecondition,
+    InvalidArgument,
+    StatusError,
+    Unknown,
+)
+
+log = get_logger(__name__)
+
+_CPUS_ONLINE = "/sys/devices/system/cpu/online"
+_NODES_ONLINE = "/sys/devices/system/node/online"
+
+_WEIGHT_FILES = {1: ("blkio.bfq.weight", "blkio.weight"), 2: ("io.bfq.weight", "io.weight")}
+_THROTTLE_FILES = {
+    "rbps": "blkio.throttle.read_bps_device",
+    "wbps": "blkio.throttle.write_bps_device",
+    "riops": "blkio.throttle.read_iops_device",
+    "wiops": "blkio.throttle.write_iops_device",
+}
+
+
+class Write(NamedTuple):
+    """One write to a file of the cgroup."""
+
+    file: str
+    value: str
+
+
+class Current(NamedTuple):
+    """What a plan depends on."""
+
+    memory_limit: int = NO_LIMIT
+    """Bytes; a number of 63 bits or more is none."""
+    swap_limit: int | None = NO_LIMIT
+    """v1: memory and swap together; v2: swap alone. None where swap is not accounted for."""
+    quota: str = "max"
+    """v2 only: microseconds of CPU time in each period, or `max`."""
+    period: int = 100_000
+    """Microseconds."""
+    cpus: frozenset[int] = frozenset({0})
+    """Those that the guest has online."""
+    mems: frozenset[int] = frozenset({0})
+    """Memory nodes, likewise."""
+    weight_file: str = ""
+    """The file for weights of block IO; empty where no scheduler honours one."""
+
+
+def update(cgroup: Cgroup, resources: Resources) -> None:
+    """Change the limits. Blocks while the kernel reclaims memory: call it off the hub.
+
+    Raises what `plan` raises before anything is written, or an error with the file's name; what
+    was written before it stays.
+    """
+    for file, value in plan(resources, read_current(cgroup), cgroup.version):
+        try:
+            cgroup.write(file, value)
+        except OSError as error:
+            raise _failure(file, value, error) from None
+
+
+def plan(resources: Resources, current: Current, version: Literal[1, 2]) -> list[Write]:
+    """The writes in an order in which the kernel accepts each. Raises InvalidArgument."""
+    if version == 1:
+        if resources.unified:
+            raise InvalidArgument("unified: the guest runs on cgroup v1")
+        writes = [*_memory_v1(resources.memory, current), *_cpu_v1(resources.cpu, current)]
+    else:
+        writes = [*_memory_v2(resources.memory, current), *_cpu_v2(resources.cpu, current)]
+    writes += _cpuset(resources.cpu, current)
+    if resources.pids is not None:
+        writes.append(Write("pids.max", _or_max(resources.pids)))
+    hugetlb = "limit_in_bytes" if version == 1 else "max"
+    writes += [
+        Write(f"hugetlb.{size}.{hugetlb}", str(limit))
+        for size, limit in resources.hugepages.items()
+    ]
+    writes += _block_io(resources.block_io, current, version)
+    for device, values in resources.rdma.items():
+        pairs = [f"{key}={_or_max(value)}" for key, value in values.items()]
+        writes.append(Write("rdma.max", " ".join([device, *pairs])))
+    # Last, as in the runtimes: what is said in v2's own words wins.
+    writes += [Write(file, value) for file, value in resources.unified.items()]
+    return writes
+
+
+def read_current(cgroup: Cgroup) -> Current:
+    """The state that `plan` needs; a file that is missing counts for no limit."""
+    weight = next(filter(cgroup.has, _WEIGHT_FILES[cgroup.version]), "")
+    cpus, mems = _online(_CPUS_ONLINE), _online(_NODES_ONLINE)
+    if cgroup.version == 1:
+        swap = cgroup.read("memory.memsw.limit_in_bytes")
+        return Current(
+            memory_limit=parse_number(cgroup.read("memory.limit_in_bytes")) or NO_LIMIT,
+            swap_limit=parse_number(swap) if swap else None,
+            period=parse_number(cgroup.read("cpu.cfs_period_us")) or 100_000,
+            cpus=cpus,
+            mems=mems,
+            weight_file=weight,
+        )
+    quota, _, period = cgroup.read("cpu.max").strip().partition(" ")
+    swap = cgroup.read("memory.swap.max")
+    return Current(
+        memory_limit=parse_number(cgroup.read("memory.max")) or NO_LIMIT,
+        swap_limit=parse_number(swap) if swap else None,
+        quota=quota or "max",
+        period=parse_number(period) or 100_000,
+        cpus=cpus,
+        mems=mems,
+        weight_file=weight,
+    )
+
+
+def _memory_v1(memory: Memory, current: Current) -> Iterator[Write]:
+    """`memory.limit_in_bytes` may never be above `memory.memsw.limit_in_bytes`."""
+    limit, swap = memory.limit, memory.swap
+    if current.swap_limit is None:
+        if swap is not None:
+            log.warning("swap limit ignored: the kernel does not account for swap", limit=swap)
+        swap = None
+    grows = (
+        limit is not None
+        and current.swap_limit is not None
+        and (limit == UNLIMITED or limit > current.swap_limit)
+    )
+    if grows and swap is None:
+        swap = limit
+    writes = []
+    if limit is not None:
+        writes.append(Write("memory.limit_in_bytes", str(limit)))
+    if swap is not None:
+        writes.insert(0 if grows else 1, Write("memory.memsw.limit_in_bytes", str(swap)))
+    yield from writes
+    if memory.reservation is not None:
+        yield Write("memory.soft_limit_in_bytes", str(memory.reservation))
+    if memory.kernel_tcp is not None:
+        yield Write("memory.kmem.tcp.limit_in_bytes", str(memory.kernel_tcp))
+    if memory.swappiness is not None:
+        yield Write("memory.swappiness", str(memory.swappiness))
+    if memory.disable_oom_killer is not None:
+        yield Write("memory.oom_control", str(int(memory.disable_oom_killer)))
+
+
+def _memory_v2(memory: Memory, current: Current) -> Iterator[Write]:
+    swap = _swap_v2(memory, current)
+    if memory.limit is not None:
+        yield Write("memory.max", _or_max(memory.limit))
+    if swap is not None:
+        yield Write("memory.swap.max", _or_max(swap))
+    if memory.reservation is not None:
+        yield Write("memory.low", _or_max(memory.reservation))
+
+
+def _swap_v2(memory: Memory, current: Current) -> int | None:
+    """v2 limits swap alone: memory and swap together without the memory."""
+    if memory.swap is None:
+        return None
+    if current.swap_limit is None:
+        log.warning("swap limit ignored: the kernel does not account for swap", limit=memory.swap)
+        return None
+    if memory.swap == UNLIMITED:
+        return UNLIMITED
+    limit = current.memory_limit if memory.limit is None else memory.limit
+    if not 0 < limit <= memory.swap:
+        raise InvalidArgument("memory.swap is memory and swap together, and less than memory.limit")
+    return memory.swap - limit
+
+
+def _cpu_v1(cpu: Cpu, current: Current) -> Iterator[Write]:
+    if cpu.shares is not None:
+        yield Write("cpu.shares", str(cpu.shares))
+    writes = []
+    if cpu.quota is not None:
+        writes.append(Write("cpu.cfs_quota_us", str(cpu.quota)))
+    if cpu.period is not None:
+        # The parent's share of CPU time must not be exceeded between the two writes: a longer
+        # period lowers the share, a shorter one raises it.
+        first = cpu.period >= current.period
+        writes.insert(0 if first else 1, Write("cpu.cfs_period_us", str(cpu.period)))
+    yield from writes
+    if cpu.burst is not None:
+        yield Write("cpu.cfs_burst_us", str(cpu.burst))
+    if cpu.idle is not None:
+        yield Write("cpu.idle", str(cpu.idle))
+
+
+def _cpu_v2(cpu: Cpu, current: Current) -> Iterator[Write]:
+    # The kernel refuses a weight for an idle group.
+    if cpu.idle is not None:
+        yield Write("cpu.idle", str(cpu.idle))
+    if cpu.shares is not None and not cpu.idle:
+        yield Write("cpu.weight", str(cpu_weight(cpu.shares)))
+    if cpu.quota is not None or cpu.period is not None:
+        quota = current.quota if cpu.quota is None else _or_max(cpu.quota)
+        yield Write("cpu.max", f"{quota} {cpu.period or current.period}")
+    if cpu.burst is not None:
+        yield Write("cpu.max.burst", str(cpu.burst))
+
+
+def cpu_weight(shares: int) -> int:
+    """v1's 2 to 262144 on v2's scale of 1 to 10000."""
+    shares = min(max(shares, 2), 262_144)
+    return 1 + (shares - 2) * 9999 // 262_142
+
+
+def _cpuset(cpu: Cpu, current: Current) -> Iterator[Write]:
+    """The host counts its own CPUs: only those that the guest has can be meant."""
+    for file, asked, online in (
+        ("cpuset.cpus", cpu.cpus, current.cpus),
+        ("cpuset.mems", cpu.mems, current.mems),
+    ):
+        if not asked:
+            continue
+        left = asked & online
+        if left != asked:
+            say = log.info if left else log.warning
+            say("cpuset limited to what the guest has", file=file, asked=format_list(asked))
+        if left:
+            yield Write(file, format_list(left))
+
+
+def _block_io(io: BlockIO, current: Current, version: Literal[1, 2]) -> Iterator[Write]:
+    if io.weight is not None:
+        if not current.weight_file:
+            log.warning("block IO weight ignored: no scheduler honours it", weight=io.weight)
+        else:
+            # Both versions of BFQ take 1 to 1000; v2's own scale goes up to 10000.
+            own = current.weight_file == "io.weight"
+            value = 1 + (io.weight - 10) * 9999 // 990 if own else io.weight
+            yield Write(current.weight_file, str(value))
+    for device, key, rate in io.throttles:
+        if version == 1:
+            yield Write(_THROTTLE_FILES[key], f"{device} {rate}")
+        else:
+            yield Write("io.max", f"{device} {key}={rate or 'max'}")
+
+
+def _or_max(value: int) -> str:
+    return "max" if value == UNLIMITED else str(value)
+
+
+def _online(path: str) -> frozenset[int]:
+    try:
+        return parse_list(read_text(path))
+    except OSError:  # a kernel without NUMA
+        return frozenset({0})
+
+
+def _failure(file: str, value: str, error: OSError) -> StatusError:
+    kinds: dict[int | None, type[StatusError]] = {
+        errno.EINVAL: InvalidArgument,
+        errno.ERANGE: InvalidArgument,
+        errno.EBUSY: FailedPrecondition,
+    }
+    kind = kinds.get(error.errno, Unknown)
+    return kind(f"failed to write {value!r} to {file}: {error.strerror}")
