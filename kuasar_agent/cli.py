@@ -22,9 +22,12 @@ def main() -> None:
 @click.option("--state", type=click.Path(path_type=Path, file_okay=False), required=True)
 @click.option("--ports", type=click.Path(path_type=Path, file_okay=False), required=True)
 @click.option("--runtime", default="", help="crun or runc; the first one found by default")
+@click.option("--namespaces", default="/run/sandbox-ns", show_default=True, help="the pod's")
 @click.option("--debug", is_flag=True, help="serve the debug console, which is PORTS/1025")
 @click.option("--debug-shell", default="/bin/bash", show_default=True, help="what it runs")
-def serve(state: Path, ports: Path, runtime: str, debug: bool, debug_shell: str) -> None:
+def serve(
+    state: Path, ports: Path, runtime: str, namespaces: str, debug: bool, debug_shell: str
+) -> None:
     """Serve the bundles below STATE; the guest's port N is the unix socket PORTS/N."""
     set_child_subreaper()
     ports.mkdir(parents=True, exist_ok=True)
@@ -34,6 +37,7 @@ def serve(state: Path, ports: Path, runtime: str, debug: bool, debug_shell: str)
             listen=lambda port: listen(f"unix://{ports}/{port}"),
             host_only=False,
             runtime=runtime,
+            namespaces=namespaces,
             debug_shell=debug_shell if debug else "",
             port_wait=1.0,
         )

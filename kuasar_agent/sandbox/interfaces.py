@@ -42,7 +42,7 @@ class Interface(NamedTuple):
 class Link(NamedTuple):
     """What an interface is."""
 
-    index: int
+    ifindex: int
     name: str
     mac: str
     mtu: int
@@ -83,7 +83,7 @@ def list_links(socket: RouteSocket) -> list[Link]:
     """Every interface of the network namespace; OSError."""
     return [
         Link(
-            index=entry["index"],
+            ifindex=entry["index"],
             name=entry.get_attr("IFLA_IFNAME"),
             mac=(entry.get_attr("IFLA_ADDRESS") or "").lower(),
             mtu=entry.get_attr("IFLA_MTU"),
@@ -96,10 +96,8 @@ def list_links(socket: RouteSocket) -> list[Link]:
 
 def find_link(links: Iterable[Link], mac: str) -> Link | None:
     """The interface with a hardware address, preferably one that stands on no other."""
-    found = [
-        link for link in links if link.mac == mac and not link.flags & rtnl.IFF_LOOPBACK
-    ]
-    return min(found, key=lambda link: (link.stacked, link.index), default=None)
+    found = [link for link in links if link.mac == mac and not link.flags & rtnl.IFF_LOOPBACK]
+    return min(found, key=lambda link: (link.stacked, link.ifindex), default=None)
 
 
 def configure(socket: RouteSocket, wanted: Sequence[Interface]) -> None:
@@ -114,7 +112,7 @@ def configure(socket: RouteSocket, wanted: Sequence[Interface]) -> None:
         if link is None:
             raise NotFound(f"interface {interface.name}: Link not found (Address: {interface.mac})")
         pairs.append((interface, link))
-    rename(socket, links, {link.index: interface.name for interface, link in pairs})
+    rename(socket, links, {link.ifindex: interface.name for interface, link in pairs})
     for interface, link in pairs:
         _set_up(socket, interface, link)
 
@@ -125,18 +123,18 @@ def rename(socket: RouteSocket, links: Sequence[Link], names: dict[int, str]) ->
     Raises Unknown with both names.
     """
     owners = {link.name: link for link in links}
-    moving = [link for link in links if names.get(link.index, link.name) != link.name]
+    moving = [link for link in links if names.get(link.ifindex, link.name) != link.name]
     for link in moving:
-        owner = owners.get(names[link.index])
+        owner = owners.get(names[link.ifindex])
         if owner is not None:
-            _rename(socket, owner, _free_name(owner.index, owners))
+            _rename(socket, owner, _free_name(owner.ifindex, owners))
     for link in moving:
-        _rename(socket, link, names[link.index])
+        _rename(socket, link, names[link.ifindex])
 
 
 def _rename(socket: RouteSocket, link: Link, name: str) -> None:
     def change() -> None:
-        message = rtnl.link_message(index=link.index, attrs=[("IFLA_IFNAME", name)])
+        message = rtnl.link_message(index=link.ifindex, attrs=[("IFLA_IFNAME", name)])
         socket.change(rtnl.RTM_SETLINK, message)
 
     with _explained(f"interface {link.name}: Failed to rename it to {name}"):
@@ -146,9 +144,9 @@ def _rename(socket: RouteSocket, link: Link, name: str) -> None:
             if error.errno != errno.EBUSY:
                 raise
             # Kernels before 6.2 rename only what is down.
-            _set_flags(socket, link.index, 0, rtnl.IFF_UP)
+            _set_flags(socket, link.ifindex, 0, rtnl.IFF_UP)
             change()
-            _set_flags(socket, link.index, rtnl.IFF_UP, rtnl.IFF_UP)
+            _set_flags(socket, link.ifindex, rtnl.IFF_UP, rtnl.IFF_UP)
 
 
 def _free_name(index: int, taken: Container[str]) -> str:
@@ -162,22 +160,22 @@ def _free_name(index: int, taken: Container[str]) -> str:
 def _set_up(socket: RouteSocket, interface: Interface, link: Link) -> None:
     name = interface.name
     if interface.mtu and interface.mtu != link.mtu:
-        message = rtnl.link_message(index=link.index, attrs=[("IFLA_MTU", interface.mtu)])
+        message = rtnl.link_message(index=link.ifindex, attrs=[("IFLA_MTU", interface.mtu)])
         with _explained(f"interface {name}: Failed to set mtu {interface.mtu}"):
             socket.change(rtnl.RTM_SETLINK, message)
-    present = _addresses(socket, link.index)
+    present = _addresses(socket, link.ifindex)
     for address in present.difference(interface.addresses):
         # Without its link-local address an interface has no IPv6 neighbours.
         if not (address.version == 6 and address.is_link_local):
-            _remove_address(socket, name, link.index, address)
+            _remove_address(socket, name, link.ifindex, address)
     # Again: with an address in IPv4 go the later ones of its network.
-    present = _addresses(socket, link.index)
+    present = _addresses(socket, link.ifindex)
     for address in interface.addresses:
         if address not in present:
-            _add_address(socket, name, link.index, address)
+            _add_address(socket, name, link.ifindex, address)
     noarp = rtnl.IFF_NOARP if interface.noarp else 0
     with _explained(f"interface {name}: Failed to set it up"):
-        _set_flags(socket, link.index, rtnl.IFF_UP | noarp, rtnl.IFF_UP | rtnl.IFF_NOARP)
+        _set_flags(socket, link.ifindex, rtnl.IFF_UP | noarp, rtnl.IFF_UP | rtnl.IFF_NOARP)
 
 
 def _set_flags(socket: RouteSocket, index: int, flags: int, mask: int) -> None:

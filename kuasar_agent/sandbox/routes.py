@@ -97,7 +97,7 @@ def replace(socket: RouteSocket, wanted: Sequence[Route]) -> None:
 
     Raises NotFound or Unknown with the route and the kernel's words.
     """
-    names = {link.index: link.name for link in list_links(socket)}
+    names = {link.ifindex: link.name for link in list_links(socket)}
     indexes = {name: index for index, name in names.items()}
     for route in wanted:
         if route.device not in indexes:
