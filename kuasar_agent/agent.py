@@ -1,5 +1,7 @@
 """The house put together: who is built from what, in the order in which it comes to life."""
 
+from __future__ import annotations
+
 import logging
 import os
 import traceback
