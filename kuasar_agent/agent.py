@@ -1,16 +1,19 @@
 """The house put together: who is built from what, in the order in which it comes to life."""
 
+from __future__ import annotations
+
 import logging
 import os
 import traceback
 from collections.abc import Callable
 from socket import VMADDR_CID_HOST
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gevent
 from gevent.socket import socket
 
 from kuasar_agent import __version__
+from kuasar_agent.blocking import off_hub
 from kuasar_agent.containers.manager import Containers
 from kuasar_agent.containers.runtime import TIMEOUT as RUNTIME_TIMEOUT
 from kuasar_agent.containers.transports import DRAIN_GRACE, PORT_WAIT, StreamPorts
@@ -21,6 +24,9 @@ from kuasar_agent.sandbox.devices import Devices
 from kuasar_agent.sandbox.storage import DIRECTORY, Storages
 from kuasar_agent.services import sandbox, streaming, task
 from kuasar_agent.ttrpc import Server, vsock_host_only
+
+if TYPE_CHECKING:
+    from kuasar_agent.sandbox.pod import Pod
 
 log = get_logger(__name__)
 
@@ -39,6 +45,8 @@ class Settings(NamedTuple):
     runtime_timeout: float = RUNTIME_TIMEOUT
     """Seconds after which a command of the runtime is killed."""
     rescan: Callable[[], None] = lambda: None
+    namespaces: str = "/run/sandbox-ns"
+    """Where the namespaces of the pod are mounted; the host's specs name it."""
     debug_shell: str = ""
     """The program that the debug console runs; without one its port stays closed."""
     drain_grace: float = DRAIN_GRACE
@@ -78,7 +86,9 @@ class Agent:
         tasks = task.TaskService(self.containers)
         self.server.register(task.SERVICE, tasks)
         self.server.register(task.SERVICE, tasks, name=task.V3_NAME)
-        self.server.register(sandbox.SERVICE, sandbox.SandboxService(self.events))
+        self.server.register(
+            sandbox.SERVICE, sandbox.SandboxService(self.events, self.reaper, self._make_pod)
+        )
         self.server.register(streaming.SERVICE, streaming.StreamingService(ports.channels))
         self._signals: list[object] = []
 
@@ -91,6 +101,17 @@ class Agent:
         self.server.start(self._settings.listen(1024))
         if self._settings.debug_shell:
             self._open_console(self._settings.debug_shell)
+        gevent.spawn(off_hub, _warm_up)
+
+    def _make_pod(self) -> Pod:
+        # Not needed to serve, and its imports take a while.
+        from kuasar_agent.sandbox.namespaces import PodNamespaces
+        from kuasar_agent.sandbox.network import Network
+        from kuasar_agent.sandbox.pod import Pod
+
+        settings = self._settings
+        network = Network(self.devices, settings.rescan)
+        return Pod(PodNamespaces(self.reaper, settings.namespaces), network, settings.state)
 
     def _open_console(self, shell: str) -> None:
         # Needed for debugging only, and only once the agent serves.
@@ -115,6 +136,13 @@ def _is_host(address: Any) -> bool:
 
 def _is_anyone(_: Any) -> bool:
     return True
+
+
+def _warm_up() -> None:
+    """Import what the host's first SetupSandbox needs, which comes soon."""
+    from kuasar_agent.sandbox import network, pod  # noqa: F401
+
+    network.warm_up()
 
 
 def describe() -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 import gevent
+from gevent.threadpool import ThreadPool
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -13,17 +14,31 @@ T = TypeVar("T")
 
 def off_hub(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """Call `function` in a thread; other greenlets run meanwhile. Its exception is raised here."""
+    return _apply(gevent.get_hub().threadpool, lambda: function(*args, **kwargs))
+
+
+def in_own_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """The same in a thread that ends afterwards: what belongs to a thread, as its namespaces do,
+    may be changed there."""
+    pool = ThreadPool(1)
+    try:
+        return _apply(pool, lambda: function(*args, **kwargs))
+    finally:
+        pool.kill()
+
+
+def _apply(pool: ThreadPool, function: Callable[[], T]) -> T:
     results: list[T] = []
 
     def call() -> BaseException | None:
         try:
-            results.append(function(*args, **kwargs))
+            results.append(function())
         except BaseException as error:
             return error
         return None
 
     # An exception that leaves the thread is printed by the pool, even when somebody handles it.
-    error: BaseException | None = gevent.get_hub().threadpool.apply(call)
+    error: BaseException | None = pool.apply(call)
     if error is not None:
         raise error
     return results[0]

@@ -23,6 +23,7 @@ def main() -> None:
 @click.option("--ports", type=click.Path(path_type=Path, file_okay=False), required=True)
 @click.option("--runtime", default="", help="crun or runc; the first one found by default")
 @click.option("--runtime-timeout", default=60.0, show_default=True, help="seconds for it to hang")
+@click.option("--namespaces", default="/run/sandbox-ns", show_default=True, help="the pod's")
 @click.option("--all-events", is_flag=True, help="hand out every task event, not only OOM kills")
 @click.option("--debug", is_flag=True, help="serve the debug console, which is PORTS/1025")
 @click.option("--debug-shell", default="/bin/bash", show_default=True, help="what it runs")
@@ -31,6 +32,7 @@ def serve(
     ports: Path,
     runtime: str,
     runtime_timeout: float,
+    namespaces: str,
     all_events: bool,
     debug: bool,
     debug_shell: str,
@@ -46,6 +48,7 @@ def serve(
             runtime=runtime,
             runtime_timeout=runtime_timeout,
             all_events=all_events,
+            namespaces=namespaces,
             debug_shell=debug_shell if debug else "",
             port_wait=1.0,
         )

@@ -59,7 +59,7 @@ class CallOwner(Protocol):
 class Call(Context):
     """Also the handler's context, to spare an object per call."""
 
-    __slots__ = ("_connection", "_method", "_parked", "_stream", "_timer", "_worker")
+    __slots__ = ("_connection", "_method", "_parked", "_replied", "_stream", "_timer", "_worker")
 
     def __init__(self, stream: Stream, connection: CallOwner) -> None:
         method: Method = stream.method
@@ -68,8 +68,10 @@ class Call(Context):
         self.is_cancelled = False
         self._metadata = stream.metadata
         self._cancel_event = None
+        self._undelivered = None
         self._method = method
         self._stream = stream
+        self._replied = False
         self._connection = connection
         self._worker: greenlet | None = None
         self._timer: _TimerWatcher | None = None
@@ -89,7 +91,10 @@ class Call(Context):
                 self._succeed(self._invoke())
             except BaseException as error:
                 self._fail(error)
+            # Nobody may kill what follows: a reply on its way has to be seen off.
             self._worker = None
+            if self._undelivered is not None:
+                self._see_off(self._undelivered)
         if self._timer is not None:
             self._timer.stop()
             self._timer.close()
@@ -181,7 +186,14 @@ class Call(Context):
         if self._method.server_streaming:
             core.finish(self._stream)
         else:
-            core.reply(self._stream, self._method.serialize_reply(reply))
+            reply = self._method.serialize_reply(reply)
+            self._replied = not (self._stream.ended or self._connection.closed)
+            core.reply(self._stream, reply)
+
+    def _see_off(self, undelivered: Callable[[], None]) -> None:
+        self._connection.ask_flush()
+        if not (self._replied and self.flush()):
+            undelivered()
 
     def _fail(self, error: BaseException) -> None:
         if not isinstance(error, (StatusError, GreenletExit)):

@@ -29,7 +29,15 @@ def cancellable(handler: _Handler) -> _Handler:
 class Context:
     """One call: its method, metadata, peer and deadline, and whether anyone still waits for it."""
 
-    __slots__ = ("_cancel_event", "_metadata", "deadline", "is_cancelled", "method", "peer")
+    __slots__ = (
+        "_cancel_event",
+        "_metadata",
+        "_undelivered",
+        "deadline",
+        "is_cancelled",
+        "method",
+        "peer",
+    )
 
     def __init__(
         self,
@@ -47,6 +55,7 @@ class Context:
         self.is_cancelled = False
         self._metadata: Metadata | MetadataLike = metadata
         self._cancel_event: Event | None = None
+        self._undelivered: Callable[[], None] | None = None
 
     @property
     def metadata(self) -> Metadata:
@@ -67,6 +76,13 @@ class Context:
     def remaining(self) -> float | None:
         """Seconds to the deadline, not below 0; None without one."""
         return None if self.deadline is None else max(0.0, self.deadline - monotonic())
+
+    def on_undelivered(self, action: Callable[[], None]) -> None:
+        """Have `action` called, once the handler has returned, if its reply does not leave.
+
+        A reply has left when the kernel has all of it; whether the peer reads it nobody can tell.
+        """
+        self._undelivered = action
 
     def cancel(self) -> None:
         """Set `cancelled`. What else it means is up to whoever runs the handler."""

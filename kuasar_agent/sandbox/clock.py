@@ -1,0 +1,38 @@
+"""The guest's clock follows the host's.
+
+The host asks twice: for the time, with two stamps of its own, and then, when the clocks are more
+than 10 ms apart, for the correction that it computed:
+
+    ((ClientSendTime - ClientArriveTime) + (ServerArriveTime - ServerSendTime)) / 2
+
+where Client is the host, although the names suggest otherwise. Positive: the guest is behind.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+
+from kuasar_agent.log import get_logger
+from kuasar_agent.ttrpc.status import InvalidArgument, Unknown
+
+log = get_logger(__name__)
+
+_INT64_MAX = (1 << 63) - 1
+
+
+def adjust(delta: int) -> None:
+    """Move the clock by so many nanoseconds, forward or back.
+
+    Raises InvalidArgument for a time that the kernel cannot have, Unknown when it refuses.
+    """
+    target = time.clock_gettime_ns(time.CLOCK_REALTIME) + delta
+    if not 0 <= target <= _INT64_MAX:
+        raise InvalidArgument(f"clock out of range: moving it by {delta} ns")
+    try:
+        time.clock_settime_ns(time.CLOCK_REALTIME, target)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise InvalidArgument(f"clock out of range: moving it by {delta} ns") from None
+        raise Unknown(f"setting the clock: {error.strerror}") from None
+    log.info("clock moved", ns=delta)
