@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from functools import cache
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -12,6 +13,7 @@ GO = "/usr/bin/go"
 """Debian's; another one on the path may be too new for Debian's library."""
 
 
+@cache
 def go_program(name: str) -> Path:
     """The program built from `go/NAME`; quick when nothing has changed since the last time."""
     output = BUILD / "interop" / name

@@ -29,7 +29,7 @@ from kuasar_agent.ttrpc import (
     same_user,
 )
 from tests.interop.build import go_program
-from tests.interop.go_server import running_go_server
+from tests.interop.process import running_go_server
 from tests.unit.ttrpc.echo import SERVICE, Echo
 from tests.unit.ttrpc.live import serving, until
 from tests.unit.ttrpc.wire import LIMIT, PATIENCE
