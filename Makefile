@@ -9,7 +9,7 @@ DEBIAN_PACKAGES := python3-venv
 DEBIAN_PACKAGES += qemu-system-x86 qemu-system-common qemu-utils seabios ipxe-qemu
 DEBIAN_PACKAGES += busybox-static kmod zstd
 DEBIAN_TEST_PACKAGES := crun runc socat procps iproute2 tmux
-DEBIAN_TEST_PACKAGES += containerd
+DEBIAN_TEST_PACKAGES += containerd golang-go golang-github-containerd-ttrpc-dev
 
 IMAGE_SOURCES := $(shell find image kuasar_agent -name "*.py" -o -name "*.txt") setup.cfg
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from gevent._types import _TimerWatcher
     from google.protobuf.message import Message
 
-    from kuasar_agent.ttrpc.connection import ServerConnection
     from kuasar_agent.ttrpc.peer import Peer
+    from kuasar_agent.ttrpc.server_connection import ServerConnection
     from kuasar_agent.ttrpc.service import Method
     from kuasar_agent.ttrpc.stream import Stream
 

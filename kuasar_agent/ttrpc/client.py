@@ -11,8 +11,9 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 
 from kuasar_agent.ttrpc.address import dial
+from kuasar_agent.ttrpc.client_connection import ClientConnection
 from kuasar_agent.ttrpc.client_stream import ClientCall, ClientStream, ClientTransport
-from kuasar_agent.ttrpc.connection import ClientConnection, Events
+from kuasar_agent.ttrpc.connection import Events
 from kuasar_agent.ttrpc.limits import Limits
 from kuasar_agent.ttrpc.metadata import Metadata, MetadataLike
 from kuasar_agent.ttrpc.service import Method, method_of, snake_case

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gevent._types import _TimerWatcher
     from google.protobuf.message import Message
 
-    from kuasar_agent.ttrpc.connection import ClientConnection
+    from kuasar_agent.ttrpc.client_connection import ClientConnection
     from kuasar_agent.ttrpc.service import Method
 
 LARGEST_TIMEOUT = (1 << 63) - 1

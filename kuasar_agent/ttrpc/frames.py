@@ -53,11 +53,10 @@ def encode(stream_id: int, kind: int, flags: int, payload: bytes) -> bytes:
 class FrameReader:
     """Cuts a byte stream into frames; a payload over the limit is skipped, never kept."""
 
-    __slots__ = ("_needed", "_partial", "_skip", "_skipped")
+    __slots__ = ("_partial", "_skip", "_skipped")
 
     def __init__(self) -> None:
         self._partial = bytearray()
-        self._needed = HEADER_SIZE
         self._skip = 0
         self._skipped: Frame = (0, 0, 0, 0)
 
@@ -65,42 +64,57 @@ class FrameReader:
         """The frames that `data` completes; `data` may be reused by the caller afterwards."""
         frames: list[Frame] = []
         view = memoryview(data)
-        if self._skip:
-            view = self._discard(view, frames)
-        if self._partial:
-            self._partial += view
-            if len(self._partial) < self._needed:
-                return frames
-            view = memoryview(self._partial)
-            self._partial = bytearray()
-        position = 0
         size = len(view)
+        position = 0
+        if self._skip:
+            position = self._discard(view, 0, frames)
+        elif self._partial:
+            position = self._complete(view, frames)
         while size - position >= HEADER_SIZE:
             length, stream_id, kind, flags = _unpack_from(view, position)
             start = position + HEADER_SIZE
             if length > MAX_PAYLOAD:
                 self._skip = length
                 self._skipped = (stream_id, kind, flags, length)
-                rest = self._discard(view[start:], frames)
-                position = size - len(rest)
+                position = self._discard(view, start, frames)
                 continue
             end = start + length
             if end > size:
-                self._keep(view[position:], HEADER_SIZE + length)
-                return frames
+                break
             frames.append((stream_id, kind, flags, bytes(view[start:end])))
             position = end
         if position < size:
-            self._keep(view[position:], HEADER_SIZE)
+            self._partial = bytearray(view[position:])
         return frames
 
-    def _keep(self, rest: memoryview, needed: int) -> None:
-        self._partial = bytearray(rest)
-        self._needed = needed
+    def _complete(self, view: memoryview, frames: list[Frame]) -> int:
+        """Add to the frame begun earlier what it lacks, and no more; how much of `view` that is.
 
-    def _discard(self, view: memoryview, frames: list[Frame]) -> memoryview:
-        skipped = min(self._skip, len(view))
-        self._skip -= skipped
+        What follows is cut from `view` itself, without another copy.
+        """
+        partial = self._partial
+        taken = max(0, HEADER_SIZE - len(partial))
+        partial += view[:taken]
+        if len(partial) < HEADER_SIZE:
+            return len(view)
+        length, stream_id, kind, flags = _unpack_from(partial)
+        if length > MAX_PAYLOAD:
+            self._partial = bytearray()
+            self._skip = length
+            self._skipped = (stream_id, kind, flags, length)
+            return self._discard(view, taken, frames)
+        end = taken + HEADER_SIZE + length - len(partial)
+        partial += view[taken:end]
+        if end > len(view):
+            return len(view)
+        frames.append((stream_id, kind, flags, bytes(memoryview(partial)[HEADER_SIZE:])))
+        self._partial = bytearray()
+        return end
+
+    def _discard(self, view: memoryview, start: int, frames: list[Frame]) -> int:
+        """Pass over a payload that is too long, from `start`; where it ends in `view`."""
+        end = min(start + self._skip, len(view))
+        self._skip -= end - start
         if not self._skip:
             frames.append(self._skipped)
-        return view[skipped:]
+        return end

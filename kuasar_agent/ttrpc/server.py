@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from gevent.event import Event as Flag
 
 from kuasar_agent.ttrpc.call import Call, Interceptor
-from kuasar_agent.ttrpc.connection import Event, Events, ServerConnection
+from kuasar_agent.ttrpc.connection import Event, Events
 from kuasar_agent.ttrpc.limits import Limits
 from kuasar_agent.ttrpc.listener import AnySocket, Listener
 from kuasar_agent.ttrpc.peer import Peer, Policy, peer_of
+from kuasar_agent.ttrpc.server_connection import ServerConnection
 from kuasar_agent.ttrpc.service import Method, methods_of
 from kuasar_agent.ttrpc.status import ConnectionClosed, ResourceExhausted
 from kuasar_agent.ttrpc.transport import Transport

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from gevent.event import Event as Flag
 from gevent.hub import Waiter, get_hub
 
-from kuasar_agent.ttrpc.connection import ClientConnection, Events, ServerConnection
+from kuasar_agent.ttrpc.connection import Connection, Events
 from kuasar_agent.ttrpc.status import DeadlineExceeded
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Parked:
 class Transport:
     """Owns a connected socket; subclasses say what events mean."""
 
-    def __init__(self, sock: socket.socket, core: ClientConnection | ServerConnection) -> None:
+    def __init__(self, sock: socket.socket, core: Connection) -> None:
         self.core = core
         self.closed = False
         self.close_when_idle = False

@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-PARTS = ("start", "boot", "stdio", "lifecycle", "stats")
+PARTS = ("start", "boot", "stdio", "lifecycle", "stats", "ttrpc")
 
 
 @click.command()

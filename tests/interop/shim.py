@@ -1,8 +1,7 @@
-"""containerd-shim-runc-v2 (Debian: containerd) as a peer to compare with.
+"""containerd-shim-runc-v2 (Debian: containerd), without containerd.
 
-It is containerd's own server of the same Task service. `start` leaves a daemon behind that writes
-its log to the FIFO `log` and tells its socket on stdout. The daemon forwards its events, and stops
-answering when some hundred could not be: somebody has to take them.
+It is containerd's own server of the Task service: a peer to talk to, and to compare with. `start`
+leaves a daemon behind that writes its log to the FIFO `log` and tells its socket on stdout.
 """
 
 from __future__ import annotations
@@ -10,9 +9,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -28,8 +27,65 @@ TIMEOUT = 60.0
 _EVENTS = events_pb2.DESCRIPTOR.services_by_name["Events"]
 
 
+@contextmanager
+def running_shim(bundle: Path, id: str, events: Path | None = None) -> Iterator[str]:
+    """The address of a shim started in a bundle as containerd starts it; gone at the end.
+
+    A bundle without a config.json gets an empty one: an annotation there could name another shim
+    to join. Events are forwarded to the socket `events`, by default to nobody.
+    """
+    config = bundle / "config.json"
+    if not config.exists():
+        config.write_text("{}")
+    # The shim dies when nobody reads its log. An end of our own that is open both ways is enough:
+    # what it says fits the pipe.
+    os.mkfifo(bundle / "log")
+    log = os.open(bundle / "log", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    command = ["containerd-shim-runc-v2", "-namespace", NAMESPACE, "-id", id]
+    command += ["-address", f"{bundle}/containerd.sock", "start"]
+    environment = os.environ | {"TTRPC_ADDRESS": str(events or bundle / "none.sock")}
+    socket_path = None
+    try:
+        started = subprocess.run(
+            command,
+            cwd=bundle,
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+            timeout=TIMEOUT,
+        )
+        address = started.stdout.strip()
+        socket_path = Path(address.removeprefix("unix://"))
+        yield address
+    finally:
+        for pid in shims_in(bundle):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if socket_path is not None:
+            socket_path.unlink(missing_ok=True)
+        os.close(log)
+
+
+def shims_in(bundle: Path) -> list[int]:
+    """The shims that run in a bundle: their working directory is all that tells them apart."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            shim = process.joinpath("comm").read_text().startswith("containerd-shim")
+            if shim and process.joinpath("cwd").readlink() == bundle:
+                found.append(int(process.name))
+        except OSError:
+            # It ended meanwhile.
+            continue
+    return found
+
+
 class _Events:
-    """What containerd does with events: takes them."""
+    """What containerd does with events: takes them.
+
+    A shim stops answering when some hundred could not be forwarded.
+    """
 
     def __init__(self) -> None:
         self.topics: list[str] = []
@@ -40,7 +96,7 @@ class _Events:
 
 
 class Shim:
-    """A shim with its daemon; its calls are methods named as those of a stub."""
+    """A shim that is spoken to: creates containers and answers every rpc by its name."""
 
     def __init__(self, directory: Path, runtime: str = "runc") -> None:
         """`directory` gets the shim's own files and the runtime's records."""
@@ -48,29 +104,18 @@ class Shim:
         self._options = runc_options_pb2.Options(
             binary_name=runtime, root=str(directory / "runtime")
         )
-        # An annotation there could name another shim to join.
-        (directory / "config.json").write_text("{}")
         self._events = _Events()
-        self._server = Server()
-        self._server.register(_EVENTS, self._events)
-        self._server.start(listen(f"unix://{directory}/events"))
-        os.mkfifo(directory / "log")
-        # Nobody reads it, but the shim needs a reader to open it.
-        self._log = os.open(directory / "log", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        command = ["containerd-shim-runc-v2", "-namespace", NAMESPACE, "-id", directory.name]
-        command += ["-address", f"{directory}/containerd.sock", "start"]
-        started = subprocess.run(
-            command,
-            cwd=directory,
-            env=os.environ | {"TTRPC_ADDRESS": f"{directory}/events"},
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-        )
-        self._client = connect(started.stdout.strip(), TIMEOUT)
-        self._stub = self._client.stub(task.SERVICE)
-        self.pid = int(self.call("connect", task_pb2.ConnectRequest(id="")).shim_pid)
+        server = Server()
+        server.register(_EVENTS, self._events)
+        server.start(listen(f"unix://{directory}/events"))
+        with ExitStack() as stack:
+            stack.callback(server.close)
+            address = stack.enter_context(
+                running_shim(directory, directory.name, directory / "events")
+            )
+            client = stack.enter_context(connect(address, TIMEOUT))
+            self._stub = client.stub(task.SERVICE)
+            self._exit = stack.pop_all()
 
     @property
     def topics(self) -> list[str]:
@@ -92,16 +137,7 @@ class Shim:
     def __enter__(self) -> Shim:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with suppress(StatusError):
             self.call("shutdown", task_pb2.ShutdownRequest(now=True))
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-        self._client.close()
-        self._server.close()
-        os.close(self._log)
+        self._exit.close()

@@ -9,7 +9,7 @@ import gevent
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
 from kuasar_agent.ttrpc import Client
-from kuasar_agent.ttrpc.connection import ClientConnection
+from kuasar_agent.ttrpc.client_connection import ClientConnection
 from kuasar_agent.ttrpc.service import methods_of
 from kuasar_agent.ttrpc.status import (
     StatusError,

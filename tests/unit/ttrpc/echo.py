@@ -23,6 +23,8 @@ METHODS = (
     ("Throw", STRING, STRING, False, False),
     ("Block", STRING, STRING, False, False),
     ("Wait", STRING, STRING, False, False),
+    ("Describe", STRING, STRING, False, False),
+    ("Large", INT, BYTES, False, False),
     ("Missing", STRING, STRING, False, False),
     ("Count", INT, INT, False, True),
     ("Blobs", INT, BYTES, False, True),
@@ -108,6 +110,16 @@ class Echo:
         finally:
             self.finished.put("wait")
         return request
+
+    def describe(self, ctx: Context, request: wrappers_pb2.StringValue) -> wrappers_pb2.StringValue:
+        """Tells what came along with the request: the hours left, and a key's metadata."""
+        remaining = ctx.remaining()
+        deadline = "none" if remaining is None else f"{remaining / 3600:.0f}"
+        values = ",".join(ctx.metadata.get_all(request.value))
+        return wrappers_pb2.StringValue(value=f"deadline={deadline} values={values}")
+
+    def large(self, _ctx: Context, request: wrappers_pb2.Int64Value) -> wrappers_pb2.BytesValue:
+        return wrappers_pb2.BytesValue(value=bytes(request.value))
 
     def count(self, _ctx: Context, request: wrappers_pb2.Int64Value, stream: ServerStream) -> None:
         for number in range(request.value):

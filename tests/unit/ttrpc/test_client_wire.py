@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
-from kuasar_agent.ttrpc.connection import ClientConnection
+from kuasar_agent.ttrpc.client_connection import ClientConnection
 from kuasar_agent.ttrpc.envelope_pb2 import Request, Response, Status
 from kuasar_agent.ttrpc.service import methods_of
 from kuasar_agent.ttrpc.status import (

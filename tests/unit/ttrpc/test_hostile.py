@@ -13,7 +13,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import BytesValue, Int64Value, StringValue
 
 from kuasar_agent.ttrpc import Client, Limits, NotFound, Server, StatusError, connect
-from kuasar_agent.ttrpc.connection import ServerConnection
+from kuasar_agent.ttrpc.server_connection import ServerConnection
 from kuasar_agent.ttrpc.service import methods_of
 from tests.unit.ttrpc.conftest import raw
 from tests.unit.ttrpc.echo import NAME, SERVICE, Echo

@@ -15,8 +15,8 @@ import gevent
 from gevent import socket as gsocket
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
-from kuasar_agent.ttrpc.connection import ServerConnection
 from kuasar_agent.ttrpc.envelope_pb2 import KeyValue, Request, Response
+from kuasar_agent.ttrpc.server_connection import ServerConnection
 from kuasar_agent.ttrpc.service import methods_of
 from kuasar_agent.ttrpc.status import NotFound
 from kuasar_agent.ttrpc.stream import Stream

@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log"
 	"net"
 	"os"
@@ -17,11 +18,13 @@ import (
 
 	"github.com/containerd/ttrpc"
 	"github.com/gogo/protobuf/types"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
 const service = "ttrpc.test.Echo"
 
+// outcome is a call's reply (only its size when it is long), or its error.
 type outcome struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
@@ -30,6 +33,7 @@ type outcome struct {
 	Error string `json:"error"`
 }
 
+// measure has calls per second and microseconds a call.
 type measure struct {
 	InFlight int     `json:"in_flight"`
 	Rate     float64 `json:"rate"`
@@ -61,8 +65,12 @@ func probe(client *ttrpc.Client) {
 			line.Value = reply.Value
 		}
 		if err != nil {
-			line.Error = err.Error()
+			line.Error = status.Convert(err).Message()
 			line.Code = int(status.Code(err))
+			if errors.Is(err, context.DeadlineExceeded) {
+				// Its own clock; the server's answer may come first.
+				line.Code = int(codes.DeadlineExceeded)
+			}
 		}
 		emit(line)
 	}
@@ -76,7 +84,7 @@ func probe(client *ttrpc.Client) {
 	call("no handler", service, "Missing", background, "")
 	metadata := ttrpc.WithMetadata(background, ttrpc.MD{"key": []string{"one", "two"}})
 	call("metadata", service, "Describe", metadata, "KEY")
-	timed, cancel := context.WithTimeout(background, 5*time.Second)
+	timed, cancel := context.WithTimeout(background, 1000*time.Hour)
 	call("deadline", service, "Describe", timed, "key")
 	cancel()
 	short, cancel := context.WithTimeout(background, 100*time.Millisecond)
@@ -85,7 +93,7 @@ func probe(client *ttrpc.Client) {
 	call("after the overrun", service, "Echo", background, "still here")
 	call("large", service, "Echo", background, strings.Repeat("x", 4<<20-64))
 	call("oversize", service, "Echo", background, strings.Repeat("x", 5<<20))
-	call("oversize reply", service, "Oversize", background, "")
+	call("oversize reply", service, "Large", background, "")
 	call("after the oversize", service, "Echo", background, "still here")
 }
 

@@ -1,4 +1,5 @@
-// A ttrpc server on Debian's Go package, for the interop tests and the benchmark.
+// A ttrpc server on Debian's Go package, for the interop tests and the benchmark: `server SOCKET`
+// prints a line once it accepts connections.
 package main
 
 import (
@@ -27,7 +28,7 @@ func echo(_ context.Context, decode unmarshal) (interface{}, error) {
 	return &value, nil
 }
 
-// describe tells what came along with the request.
+// describe tells what came along with the request: the hours left, and a key's metadata.
 func describe(ctx context.Context, decode unmarshal) (interface{}, error) {
 	var key types.StringValue
 	if err := decode(&key); err != nil {
@@ -35,7 +36,7 @@ func describe(ctx context.Context, decode unmarshal) (interface{}, error) {
 	}
 	deadline := "none"
 	if at, ok := ctx.Deadline(); ok {
-		deadline = fmt.Sprintf("%.0f", time.Until(at).Seconds())
+		deadline = fmt.Sprintf("%.0f", time.Until(at).Hours())
 	}
 	metadata, _ := ttrpc.GetMetadata(ctx)
 	values, _ := metadata.Get(key.Value)
@@ -48,8 +49,8 @@ func nothing(_ context.Context, decode unmarshal) (interface{}, error) {
 	return &empty, decode(&empty)
 }
 
-// fail returns a status for "status" and an ordinary error for anything else.
-func fail(_ context.Context, decode unmarshal) (interface{}, error) {
+// throw returns a status for "status" and an ordinary error for anything else.
+func throw(_ context.Context, decode unmarshal) (interface{}, error) {
 	var kind types.StringValue
 	if err := decode(&kind); err != nil {
 		return nil, err
@@ -87,9 +88,10 @@ func main() {
 		"Echo":     echo,
 		"Describe": describe,
 		"Nothing":  nothing,
-		"Fail":     fail,
+		"Throw":    throw,
 		"Wait":     wait,
 		"Large":    large,
 	})
+	fmt.Println("serving")
 	log.Fatal(server.Serve(context.Background(), listener))
 }
