@@ -6,8 +6,8 @@ BUILD  := build
 CMD    ?= echo "hello from a container in a microVM"
 FLAVOUR ?= default
 KERNEL  ?= debian
-IMAGE   := $(BUILD)/image$(FLAVOUR:%=-%)$(KERNEL:%=-%)
-IMAGE   := $(subst -debian,,$(subst -default,,$(IMAGE)))
+# build/image, or build/image-debug-own.
+IMAGE   := $(subst -debian,,$(subst -default,,$(BUILD)/image-$(FLAVOUR)-$(KERNEL)))
 
 DEBIAN_PACKAGES := python3-venv
 DEBIAN_PACKAGES += qemu-system-x86 qemu-system-common qemu-utils seabios ipxe-qemu
@@ -27,17 +27,17 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 .PHONY: help run image kernel install-image test lint format proto bench lock clean
 
 help: ## list the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 run: $(IMAGE)/.done ## boot a microVM with the agent as PID 1 and run CMD in a container
 	@KUASAR_IMAGE=$(IMAGE) $(VENV)/bin/kuasar-debug run -- $(CMD)
 
-image: $(IMAGE)/.all ## build every file of the guest image; FLAVOUR=debug adds tools (build/image…)
+image: $(IMAGE)/.all ## build every file of the guest image; FLAVOUR=debug adds tools
 
-kernel: $(BUILD)/.kernel-packages ## the same with a small kernel from source, takes minutes (build/image-own)
+kernel: ## build the image with a small kernel from source, which takes minutes
 	@$(MAKE) --no-print-directory image KERNEL=own
 
-install-image: $(IMAGE)/.all ## put the image where Kuasar looks: DESTDIR/var/lib/kuasar
+install-image: $(IMAGE)/.all ## put it where Kuasar looks: DESTDIR/var/lib/kuasar
 	@$(VENV)/bin/python -m image.install --image $(IMAGE) --destdir "$(DESTDIR)"
 
 test: $(VENV)/.done $(BUILD)/.test-packages $(BUILD)/image/.all ## run every test: unit, host, vm, interop
@@ -67,6 +67,10 @@ $(VENV)/.done: image/requirements.txt tests/requirements.txt setup.cfg | $(BUILD
 	@$(VENV)/bin/pip install -q --require-hashes -r image/requirements.txt -r tests/requirements.txt
 	@$(VENV)/bin/pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
+
+ifeq ($(KERNEL),own)
+$(IMAGE)/.done $(IMAGE)/.all: | $(BUILD)/.kernel-packages
+endif
 
 $(IMAGE)/.done: $(IMAGE_SOURCES) | $(VENV)/.done
 	@rm -f $(@D)/.all
