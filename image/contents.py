@@ -91,7 +91,11 @@ DEBUG_PACKAGES = (
         "procps",
         "tools",
         "ps, top, free, vmstat and their like",
-        ("usr/bin/[!s]*", "usr/sbin/sysctl"),
+        (
+            *(f"usr/bin/{name}" for name in ("free", "kill", "pgrep", "pkill", "pmap", "ps")),
+            *("usr/bin/pwdx", "usr/bin/top", "usr/bin/uptime", "usr/bin/vmstat", "usr/bin/w"),
+            "usr/sbin/sysctl",
+        ),
     ),
     Package("mount", "tools", "mount, umount, losetup", ("usr/bin/*", "usr/sbin/losetup")),
     Package(
@@ -113,6 +117,29 @@ DEBUG_PACKAGES = (
         ),
     ),
     Package("strace", "tools", "what a process asks of the kernel", ("usr/bin/strace",)),
+    *(
+        Package(name, "tools", user)
+        for user, names in {
+            "ip, tc": ("libbpf1", "libelf1", "libmnl0", "libbsd0", "libmd0"),
+            "ss": ("libtirpc3",),
+            "ps": ("libproc2-0",),
+            "mount": ("libmount1", "libblkid1", "libselinux1", "libpcre2-8-0"),
+            "lsblk": ("libsmartcols1", "libudev1"),
+            "iptables": (
+                *("libxtables12", "libip4tc2", "libip6tc2", "libnftnl11"),
+                *("libnetfilter-conntrack3", "libnfnetlink0"),
+            ),
+            "strace": ("libunwind8",),
+            "curl": (
+                *("libcurl4", "libnghttp2-14", "libidn2-0", "librtmp1", "libssh2-1", "libpsl5"),
+                *("libssl3", "libldap-2.5-0", "libsasl2-2", "libbrotli1", "libunistring2"),
+                *("libgnutls30", "libp11-kit0", "libtasn1-6", "libhogweed6", "libnettle8"),
+                *("libgmp10", "libgssapi-krb5-2", "libkrb5-3", "libk5crypto3", "libkrb5support0"),
+                *("libcom-err2", "libkeyutils1"),
+            ),
+        }.items()
+        for name in names
+    ),
 )
 """What operators expect of a machine, in the flavour `debug`."""
 

@@ -12,7 +12,7 @@ import gevent
 from kuasar_agent.api import sandbox_pb2, task_pb2
 from kuasar_agent.ttrpc import Client, dial
 from kuasar_debug.bundle import make_bundle
-from kuasar_debug.cli import IMAGE
+from kuasar_debug.cli import IMAGE as IMAGE  # the tests' name for it
 from kuasar_debug.microvm import Config, MicroVM
 
 TASK = task_pb2.DESCRIPTOR.services_by_name["Task"]
@@ -21,7 +21,7 @@ _HANGS_AFTER = 60.0
 
 
 def config(directory: Path, **options: object) -> Config:
-    """The built image (KUASAR_IMAGE names another), booted in `directory`; options are those of Config."""
+    """The built image, or KUASAR_IMAGE's, booted in `directory`; options are those of Config."""
     defaults = {"kernel": IMAGE / "vmlinux", "initrd": [IMAGE / "kuasar.initrd"]}
     return Config(directory=directory, **{**defaults, **options})  # type: ignore[arg-type]
 
