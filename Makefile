@@ -4,29 +4,44 @@ PYTHON ?= /usr/bin/python3
 VENV   := .venv
 BUILD  := build
 CMD    ?= echo "hello from a container in a microVM"
+FLAVOUR ?= default
+KERNEL  ?= debian
+# build/image, or build/image-debug-own.
+IMAGE   := $(subst -debian,,$(subst -default,,$(BUILD)/image-$(FLAVOUR)-$(KERNEL)))
 
 DEBIAN_PACKAGES := python3-venv
 DEBIAN_PACKAGES += qemu-system-x86 qemu-system-common qemu-utils seabios ipxe-qemu
-DEBIAN_PACKAGES += busybox-static kmod zstd
+DEBIAN_PACKAGES += busybox-static e2fsprogs kmod zstd
+DEBIAN_KERNEL_PACKAGES := build-essential bc bison flex libelf-dev xz-utils
 DEBIAN_TEST_PACKAGES := crun runc socat procps iproute2 tmux
 DEBIAN_TEST_PACKAGES += containerd golang-go golang-github-containerd-ttrpc-dev
 
 IMAGE_SOURCES := $(shell find image kuasar_agent -name "*.py" -o -name "*.txt") setup.cfg
+IMAGE_SOURCES += image/boot_init.sh image/kernel.config
+# What booting one microVM takes; `make image` writes all there is.
+BOOT_FILES := vmlinux kuasar.initrd
+BUILD_IMAGE = $(VENV)/bin/python -m image --output $(IMAGE) --flavour $(FLAVOUR) --kernel $(KERNEL)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run image test lint format proto bench soak lock clean
+.PHONY: help run image kernel install-image test lint format proto bench soak lock clean
 
 help: ## list the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
-run: $(BUILD)/image/.done ## boot a microVM with the agent as PID 1 and run CMD in a container
-	@$(VENV)/bin/kuasar-debug run -- $(CMD)
+run: $(IMAGE)/.done ## boot a microVM with the agent as PID 1 and run CMD in a container
+	@KUASAR_IMAGE=$(IMAGE) $(VENV)/bin/kuasar-debug run -- $(CMD)
 
-image: $(BUILD)/image/.done ## build the guest image (build/image)
+image: $(IMAGE)/.all ## build every file of the guest image; FLAVOUR=debug adds tools
 
-test: $(VENV)/.done $(BUILD)/.test-packages $(BUILD)/image/.done ## run every test: unit, host, vm, interop
+kernel: ## build the image with a small kernel from source, which takes minutes
+	@$(MAKE) --no-print-directory image KERNEL=own
+
+install-image: $(IMAGE)/.all ## put it where Kuasar looks: DESTDIR/var/lib/kuasar
+	@$(VENV)/bin/python -m image.install --image $(IMAGE) --destdir "$(DESTDIR)"
+
+test: $(VENV)/.done $(BUILD)/.test-packages $(BUILD)/image/.all ## run every test: unit, host, vm, interop
 	tests/own_root $(VENV)/bin/pytest
 
 lint: $(VENV)/.done ## ruff and mypy --strict
@@ -64,15 +79,31 @@ $(VENV)/.done: image/requirements.txt tests/requirements.txt setup.cfg | $(BUILD
 	@$(VENV)/bin/pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(BUILD)/image/.done: $(IMAGE_SOURCES) | $(VENV)/.done
-	@$(VENV)/bin/python -m image --output $(BUILD)/image
+ifeq ($(KERNEL),own)
+$(IMAGE)/.done $(IMAGE)/.all: | $(BUILD)/.kernel-packages
+endif
+
+$(IMAGE)/.done: $(IMAGE_SOURCES) | $(VENV)/.done
+	@rm -f $(@D)/.all
+	@$(BUILD_IMAGE) $(BOOT_FILES)
 	@touch $@
+
+$(IMAGE)/.all: $(IMAGE_SOURCES) | $(VENV)/.done
+	@rm -f $(@D)/.done
+	@$(BUILD_IMAGE)
+	@touch $(@D)/.done $@
 
 $(BUILD)/.packages:
 	@mkdir -p $(BUILD)
 	@echo "==> Debian packages: $(DEBIAN_PACKAGES)"
 	@dpkg -s $(DEBIAN_PACKAGES) >/dev/null 2>&1 || { apt-get update -q >/dev/null && \
 	  apt-get install -qy --no-install-recommends $(DEBIAN_PACKAGES) >/dev/null; }
+	@touch $@
+
+$(BUILD)/.kernel-packages: | $(BUILD)/.packages
+	@echo "==> Debian packages to compile a kernel: $(DEBIAN_KERNEL_PACKAGES)"
+	@dpkg -s $(DEBIAN_KERNEL_PACKAGES) >/dev/null 2>&1 || { apt-get update -q >/dev/null && \
+	  apt-get install -qy --no-install-recommends $(DEBIAN_KERNEL_PACKAGES) >/dev/null; }
 	@touch $@
 
 $(BUILD)/.test-packages: | $(BUILD)/.packages

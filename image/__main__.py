@@ -5,44 +5,41 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from image import layers, wheels
+from image import artefacts, layers, wheels
+from image.artefacts import ARTEFACTS, MANIFEST, Layers
+from image.contents import FLAVOURS
 from image.errors import BuildError
 from image.files import Cache, cache_directory, replacing
-from image.manifest import manifest, sizes, table
+from image.kernels import KERNELS
+from image.manifest import manifest, table
 from image.packages import Apt
 
-MANIFEST = "manifest.json"
 
-
-def build(output: Path, cache_root: Path) -> str:
-    """Write kuasar.initrd, vmlinux and, last, manifest.json; return the sizes table."""
+def build(
+    output: Path,
+    cache_root: Path,
+    names: Sequence[str] = tuple(ARTEFACTS),
+    *,
+    flavour: str = "default",
+    kernel: str = "debian",
+) -> str:
+    """Write the artefacts of these names and, last, manifest.json; return the sizes table."""
     if os.geteuid() != 0:
         raise BuildError("building needs root: the guest's Python is run in a chroot")
     cache = Cache(cache_root)
     apt = Apt(cache_root / "debs")
     wheel_files = wheels.fetch(cache)
-    userland = layers.userland_layer(cache, apt, wheel_files)
-    kernel = layers.kernel_layer(cache, apt)
-    agent = layers.agent_layer(cache, userland)
-
-    output.mkdir(parents=True, exist_ok=True)
-    # Where there is a manifest, it describes what lies beside it.
-    (output / MANIFEST).unlink(missing_ok=True)
-    initrd, vmlinux = output / "kuasar.initrd", output / "vmlinux"
-    with replacing(initrd) as place:
-        layers.join([userland, kernel, agent], place)
-    with replacing(vmlinux) as place:
-        shutil.copyfile(kernel.directory / layers.VMLINUX, place)
-    outputs = [initrd, vmlinux]
-    about = manifest(userland, kernel, agent, wheel_files, outputs)
+    userland = layers.userland_layer(cache, apt, wheel_files, flavour)
+    parts = Layers(userland, KERNELS[kernel](cache, apt), layers.agent_layer(cache, userland))
+    outputs = artefacts.write(artefacts.wanted(names, parts), parts, cache, output)
+    about = manifest(parts, flavour, wheel_files, outputs)
     with replacing(output / MANIFEST) as place:
         place.write_text(json.dumps(about, indent=1) + "\n")
-    named = {"userland": userland, "kernel modules": kernel, "agent": agent}
-    return table(sizes(list(named.values())), named, outputs)
+    return table(parts, outputs)
 
 
 def main() -> int:
@@ -51,9 +48,22 @@ def main() -> int:
     parser.add_argument(
         "--cache", type=Path, default=cache_directory(), help="default: %(default)s"
     )
+    parser.add_argument("--flavour", choices=FLAVOURS, default="default")
+    parser.add_argument("--kernel", choices=KERNELS, default="debian", help="own is compiled")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"what to write, default all: {', '.join(ARTEFACTS)}",
+    )
     options = parser.parse_args()
+    unknown = set(options.names) - ARTEFACTS.keys()
+    if unknown:
+        parser.error(f"there is no {' '.join(sorted(unknown))}")
+    names = options.names or list(ARTEFACTS)
     try:
-        print(build(options.output, options.cache))
+        kinds = {"flavour": options.flavour, "kernel": options.kernel}
+        print(build(options.output, options.cache, names, **kinds))
     except BuildError as error:
         print(f"image: {error}", file=sys.stderr)
         return 1

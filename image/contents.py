@@ -24,6 +24,8 @@ class Package(NamedTuple):
     take: tuple[str, ...] = ()
     """Patterns; with none it is a package of shared libraries, which travel if something that
     travels is linked against them."""
+    links: tuple[tuple[str, str], ...] = ()
+    """Links and their targets that the package's installation would make."""
 
 
 class Omission(NamedTuple):
@@ -78,8 +80,76 @@ PACKAGES = (
     Package("liblz4-1", "shared libraries", "libsystemd0"),
 )
 
+DEBUG_PACKAGES = (
+    Package(
+        "iproute2",
+        "tools",
+        "ip, ss, bridge, tc",
+        ("usr/bin/ip", "usr/bin/ss", "usr/sbin/bridge", "usr/sbin/tc"),
+    ),
+    Package(
+        "procps",
+        "tools",
+        "ps, top, free, vmstat and their like",
+        (
+            *(f"usr/bin/{name}" for name in ("free", "kill", "pgrep", "pkill", "pmap", "ps")),
+            *("usr/bin/pwdx", "usr/bin/top", "usr/bin/uptime", "usr/bin/vmstat", "usr/bin/w"),
+            "usr/sbin/sysctl",
+        ),
+    ),
+    Package("mount", "tools", "mount, umount, losetup", ("usr/bin/*", "usr/sbin/losetup")),
+    Package(
+        "util-linux",
+        "tools",
+        "dmesg, lsblk, findmnt, nsenter, unshare",
+        tuple(f"usr/bin/{name}" for name in ("dmesg", "lsblk", "findmnt", "nsenter", "unshare")),
+    ),
+    Package("curl", "tools", "HTTP; the guest has no certificates", ("usr/bin/curl",)),
+    Package(
+        "iptables",
+        "tools",
+        "packet filters, in both variants",
+        ("usr/sbin/*tables*", "usr/sbin/xtables-*", f"{LIBRARIES}/xtables/*.so"),
+        links=tuple(
+            (f"usr/sbin/{family}tables{suffix}", "xtables-nft-multi")
+            for family in ("ip", "ip6")
+            for suffix in ("", "-save", "-restore")
+        ),
+    ),
+    Package("strace", "tools", "what a process asks of the kernel", ("usr/bin/strace",)),
+    *(
+        Package(name, "tools", user)
+        for user, names in {
+            "ip, tc": ("libbpf1", "libelf1", "libmnl0", "libbsd0", "libmd0"),
+            "ss": ("libtirpc3",),
+            "ps": ("libproc2-0",),
+            "mount": ("libmount1", "libblkid1", "libselinux1", "libpcre2-8-0"),
+            "lsblk": ("libsmartcols1", "libudev1"),
+            "iptables": (
+                *("libxtables12", "libip4tc2", "libip6tc2", "libnftnl11"),
+                *("libnetfilter-conntrack3", "libnfnetlink0"),
+            ),
+            "strace": ("libunwind8",),
+            "curl": (
+                *("libcurl4", "libnghttp2-14", "libidn2-0", "librtmp1", "libssh2-1", "libpsl5"),
+                *("libssl3", "libldap-2.5-0", "libsasl2-2", "libbrotli1", "libunistring2"),
+                *("libgnutls30", "libp11-kit0", "libtasn1-6", "libhogweed6", "libnettle8"),
+                *("libgmp10", "libgssapi-krb5-2", "libkrb5-3", "libk5crypto3", "libkrb5support0"),
+                *("libcom-err2", "libkeyutils1"),
+            ),
+        }.items()
+        for name in names
+    ),
+)
+"""What operators expect of a machine, in the flavour `debug`."""
+
+FLAVOURS = {"default": PACKAGES, "debug": PACKAGES + DEBUG_PACKAGES}
+
 KERNEL_PACKAGE = "linux-image-amd64"
 """Debian's kernel for every machine: the cloud variant has no 9p."""
+
+KERNEL_SOURCE_PACKAGE = "linux-source-6.1"
+"""What `make kernel` builds."""
 
 
 def _stdlib(*names: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The kernel: an uncompressed vmlinux with a PVH entry out of Debian's bzImage."""
+"""The kernel's file: an uncompressed vmlinux with a PVH entry, out of Debian's bzImage."""
 
 from __future__ import annotations
 
@@ -34,6 +34,15 @@ def vmlinux(bzimage: bytes) -> bytes:
         raise BuildError(f"the kernel's payload is damaged: {error}") from None
     if not decompressor.eof or decompressor.unused_data != struct.pack("<I", len(image)):
         raise BuildError("the kernel's payload is cut short")
+    return checked(image)
+
+
+def checked(image: bytes) -> bytes:
+    """The vmlinux itself.
+
+    Raises:
+        BuildError: it has no PVH entry.
+    """
     if ("Xen", XEN_ELFNOTE_PHYS32_ENTRY) not in {note[:2] for note in elf.notes(image)}:
         raise BuildError("the kernel has no PVH entry, a microVM cannot start it uncompressed")
     return image

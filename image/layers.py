@@ -1,21 +1,20 @@
-"""The initrd's three layers. Each is an archive of its own, compressed and cached by what went
-into it; the kernel unpacks them one after the other. A change in the agent rebuilds the last one.
+"""The guest's root in three layers: userland, kernel modules, agent. Each is an archive of its own,
+compressed and cached by what went into it; an initrd is one after the other. A change in the agent
+rebuilds the last one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from image import cpio, kernel, modules, userland
+from image import cpio, userland
 from image.chroot import unpacked
-from image.contents import KERNEL_PACKAGE, PACKAGES, SITE_PACKAGES
+from image.contents import FLAVOURS, SITE_PACKAGES
 from image.files import Cache, progress, run, sha256, sha256_of
 from image.imports import imported
 from image.packages import Apt, Deb
@@ -23,7 +22,6 @@ from image.tree import Tree
 
 SEGMENT = "layer.cpio.zst"
 ABOUT = "about.json"
-VMLINUX = "vmlinux"
 # Level 19 is a tenth smaller but takes a third longer to unpack, in every guest, and ten times as
 # long to pack.
 ZSTD = ("zstd", "-q", "-12", "--no-check", "-T1", "-c")
@@ -42,11 +40,15 @@ class Layer:
     def segment(self) -> Path:
         return self.directory / SEGMENT
 
+    def archive(self) -> bytes:
+        return run(["zstd", "-q", "-d", "-c", self.segment])
+
     def tree(self) -> Tree:
-        return cpio.parse(run(["zstd", "-q", "-d", "-c", self.segment]))
+        return cpio.parse(self.archive())
 
 
-def _layer(cache: Cache, kind: str, inputs: Iterable[str], build: Callable[[Path], Any]) -> Layer:
+def make(cache: Cache, kind: str, inputs: Iterable[str], build: Callable[[Path], Any]) -> Layer:
+    """The layer that `build` writes into a directory, or the cached one of equal inputs."""
     key = hashlib.sha256("\n".join([_recipe(), *inputs]).encode()).hexdigest()[:32]
 
     def fill(work: Path) -> None:
@@ -69,42 +71,24 @@ def _recipe() -> str:
     return "\n".join([*map(sha256_of, sources), compressor()])
 
 
-def _write(work: Path, tree: Tree) -> dict[str, Any]:
+def write(work: Path, tree: Tree) -> dict[str, Any]:
+    """Fill a layer's directory; what its manifest says at least."""
     archive = cpio.archive(tree)
     (work / SEGMENT).write_bytes(run([*ZSTD, f"--stream-size={len(archive)}"], stdin=archive))
     return {"sizes": tree.sizes()}
 
 
-def userland_layer(cache: Cache, apt: Apt, wheels: Sequence[Path]) -> Layer:
-    """Python, its libraries and wheels, crun, bash, busybox."""
-    debs = apt.obtain([package.name for package in PACKAGES])
+def userland_layer(cache: Cache, apt: Apt, wheels: Sequence[Path], flavour: str) -> Layer:
+    """Python, its libraries and wheels, crun, bash, busybox, and what else the flavour has."""
+    packages = FLAVOURS[flavour]
+    debs = apt.obtain([package.name for package in packages])
 
     def build(work: Path) -> dict[str, Any]:
         paths = {deb.name: apt.path(deb) for deb in debs}
-        tree, saved = userland.build(paths, wheels)
-        return {**_write(work, tree), "packages": _listed(debs), "saved": saved}
+        tree, saved = userland.build(packages, paths, wheels)
+        return {**write(work, tree), "packages": listed(debs), "saved": saved}
 
-    return _layer(cache, "userland", [*_hashes(debs), *map(sha256_of, wheels)], build)
-
-
-def kernel_layer(cache: Cache, apt: Apt) -> Layer:
-    """vmlinux, and the modules that go with it."""
-    name = apt.dependency(KERNEL_PACKAGE, r"linux-image-\d\S*")
-    debs = apt.obtain([name])
-    release = name.removeprefix("linux-image-")
-
-    def build(work: Path) -> dict[str, Any]:
-        progress(f"unpacking the kernel {release}")
-        with tempfile.TemporaryDirectory(dir=work.parent) as scratch:
-            root = Path(scratch)
-            run(["dpkg-deb", "-x", apt.path(debs[0]), root])
-            bzimage = (root / "boot" / f"vmlinuz-{release}").read_bytes()
-            (work / VMLINUX).write_bytes(kernel.vmlinux(bzimage))
-            tree, lists = modules.chosen(root, release)
-        about = {"packages": _listed(debs), "release": release, "modules": lists}
-        return {**_write(work, tree), **about}
-
-    return _layer(cache, "kernel", _hashes(debs), build)
+    return make(cache, "userland", [*hashes(debs), *map(sha256_of, wheels)], build)
 
 
 def agent_layer(cache: Cache, base: Layer) -> Layer:
@@ -125,9 +109,9 @@ def agent_layer(cache: Cache, base: Layer) -> Layer:
         with unpacked(base.tree(), tree) as chroot:
             chroot.compile(tree, docstrings=True)
             chroot.check_imports(sorted(names))
-        return _write(work, tree)
+        return write(work, tree)
 
-    return _layer(cache, "agent", [base.directory.name, *inputs], build)
+    return make(cache, "agent", [base.directory.name, *inputs], build)
 
 
 def _module(path: str) -> str:
@@ -136,17 +120,9 @@ def _module(path: str) -> str:
     return name.removesuffix(".__init__").removesuffix(".__main__")
 
 
-def _hashes(debs: Iterable[Deb]) -> list[str]:
+def hashes(debs: Iterable[Deb]) -> list[str]:
     return [f"{deb.name} {deb.sha256}" for deb in debs]
 
 
-def _listed(debs: Iterable[Deb]) -> list[dict[str, str]]:
+def listed(debs: Iterable[Deb]) -> list[dict[str, str]]:
     return [{"name": deb.name, "version": deb.version, "sha256": deb.sha256} for deb in debs]
-
-
-def join(layers: Sequence[Layer], place: Path) -> None:
-    """Write the layers one after the other."""
-    with place.open("wb") as output:
-        for layer in layers:
-            with layer.segment.open("rb") as segment:
-                shutil.copyfileobj(segment, output)

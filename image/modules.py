@@ -69,8 +69,16 @@ ON_DEMAND = (
 """Loaded by the kernel itself through /sbin/modprobe at the first use."""
 
 LISTS = {"load": LOAD, **SHARES, "late": LATE}
-"""Each becomes /lib/modules/<name>.list: absolute paths, one a line, in load order. A list holds
-all that it needs besides load.list, which comes first."""
+"""Each becomes /lib/modules/<release>/<name>.list: absolute paths, one a line, in load order. A
+list holds all that it needs besides load.list, which comes first."""
+
+ROOT = (
+    Wanted("the bus that the root disk is on", ("virtio_pci", "virtio_mmio")),
+    Wanted("kuasar.img as a virtio disk", ("virtio_blk",)),
+    Wanted("kuasar.img as persistent memory", ("nfit", "nd_pmem", "virtio_pmem")),
+    Wanted("its file system", ("ext4", "crc32c_generic")),
+)
+"""What the initrd that mounts kuasar.img loads."""
 
 LEFT_OUT = (
     ("vsock_loopback", "it would let any container reach the agent"),
@@ -135,7 +143,8 @@ def chosen(root: Path, release: str) -> tuple[Tree, dict[str, list[str]]]:
     """Pick the modules out of an unpacked kernel package, which loses all others.
 
     Returns:
-        the tree with the modules, the lists and modprobe's index of them; and the lists.
+        the tree with the modules, the agent's lists and modprobe's index of them; and all lists,
+        as paths from the root of the guest.
     """
     directory = root / "lib/modules" / release
     run(["depmod", "-b", root, release])
@@ -145,9 +154,9 @@ def chosen(root: Path, release: str) -> tuple[Tree, dict[str, list[str]]]:
         name: first if name == "load" else index.load_order(names(group), loaded=first)
         for name, group in LISTS.items()
     }
-    listed = {path for paths in lists.values() for path in paths}
-    on_demand = index.load_order(names(ON_DEMAND), loaded=sorted(listed))
-    travelling = listed.union(on_demand)
+    listed = sorted({path for paths in lists.values() for path in paths})
+    on_demand = index.load_order(names(ON_DEMAND), loaded=listed)
+    travelling = {*listed, *on_demand}
     for path in index.dependencies.keys() - travelling:
         (directory / path).unlink()
     run(["depmod", "-b", root, release])
@@ -158,5 +167,6 @@ def chosen(root: Path, release: str) -> tuple[Tree, dict[str, list[str]]]:
         tree.file(f"{guest}/{path}", (directory / path).read_bytes(), group="modules")
     for name, paths in lists.items():
         text = "".join(f"/{guest}/{path}\n" for path in paths)
-        tree.file(f"lib/modules/{name}.list", text.encode(), group="modules")
-    return tree, {**lists, "on demand": on_demand}
+        tree.file(f"{guest}/{name}.list", text.encode(), group="modules")
+    lists |= {"on demand": on_demand, "root": index.load_order(names(ROOT))}
+    return tree, {name: [f"/{guest}/{path}" for path in paths] for name, paths in lists.items()}

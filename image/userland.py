@@ -7,15 +7,17 @@ from pathlib import Path
 
 from image import elf, packages, wheels
 from image.chroot import Chroot, unpacked
-from image.contents import IMPORTS, LIBRARIES, OMISSIONS, PACKAGES, Package
+from image.contents import IMPORTS, LIBRARIES, OMISSIONS, Package
 from image.errors import BuildError
 from image.files import progress
 from image.skeleton import add_standins, skeleton
 from image.tree import Tree
 
 
-def build(debs: Mapping[str, Path], wheel_files: Sequence[Path]) -> tuple[Tree, dict[str, int]]:
-    """Assemble, prune, compile and try the tree.
+def build(
+    chosen: Sequence[Package], debs: Mapping[str, Path], wheel_files: Sequence[Path]
+) -> tuple[Tree, dict[str, int]]:
+    """Assemble, prune, compile and try the tree of the chosen packages.
 
     Returns:
         the tree, and how many bytes of files each omission saved.
@@ -25,14 +27,16 @@ def build(debs: Mapping[str, Path], wheel_files: Sequence[Path]) -> tuple[Tree, 
     """
     progress("unpacking Debian packages and wheels")
     tree = skeleton()
-    for package in PACKAGES:
+    for package in chosen:
         if package.take:
             packages.take(tree, debs[package.name], package.take, package.group)
+        for path, target in package.links:
+            tree.link(path, target, group=package.group)
     for wheel in wheel_files:
         wheels.unpack(tree, wheel)
     saved = omit(tree)
     add_standins(tree)
-    add_libraries(tree, debs, [package for package in PACKAGES if not package.take])
+    add_libraries(tree, debs, [package for package in chosen if not package.take])
     progress("compiling Python modules and trying them in a chroot")
     with unpacked(tree) as chroot:
         chroot.compile(tree, docstrings=False)

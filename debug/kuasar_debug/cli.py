@@ -21,10 +21,13 @@ from kuasar_agent.ttrpc import StatusError
 from kuasar_debug.errors import DebugError
 from kuasar_debug.inside import COMMANDS
 from kuasar_debug.microvm import Config, MicroVM
+from kuasar_debug.rootdisk import RootDisk
 from kuasar_debug.run import Run, summary
 from kuasar_debug.sandbox import Sandbox, is_running
 
 IMAGE = Path(os.environ.get("KUASAR_IMAGE") or Path(__file__).parents[2] / "build/image")
+INITRD = IMAGE / "kuasar.initrd"
+BOOT_INITRD = "kuasar-boot.initrd"
 _STOP_WITHIN = 10.0
 
 path = click.Path(path_type=Path)
@@ -55,10 +58,14 @@ def boot_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--initrd",
             type=path,
             multiple=True,
-            default=[IMAGE / "kuasar.initrd"],
-            show_default=True,
-            help="given more than once: concatenated in this order",
+            help=f"given more than once: concatenated in this order  [default: {INITRD}]",
         ),
+        click.option(
+            "--image",
+            type=path,
+            help="boot from this disk; the initrd is then kuasar-boot.initrd beside it, if there",
+        ),
+        click.option("--pmem", is_flag=True, help="the disk is persistent memory, not virtio"),
     ]
     for option in reversed(options):
         command = option(command)
@@ -163,6 +170,14 @@ def make_config(
     """The configuration that the boot options ask for."""
     names = {"accel": "accelerator"}
     fields = {names.get(name, name): value for name, value in options.items()}
+    image, pmem = fields.pop("image"), fields.pop("pmem")
+    if image is not None:
+        fields["root"] = RootDisk(image, pmem)
+        helper = image.with_name(BOOT_INITRD)
+        fields["initrd"] = fields["initrd"] or [helper] * helper.exists()
+    elif pmem:
+        raise DebugError("--pmem says how to attach the disk of --image")
+    fields["initrd"] = fields["initrd"] or [INITRD] * (image is None)
     return Config(directory=directory.absolute(), echo=echo, **fields)
 
 

@@ -19,6 +19,7 @@ from kuasar_agent.api import sandbox_pb2
 from kuasar_agent.ttrpc import StatusError
 from kuasar_debug import accel, share, transport
 from kuasar_debug.errors import DebugError
+from kuasar_debug.rootdisk import RootDisk
 from kuasar_debug.sandbox import Sandbox, lock
 from kuasar_debug.sockets import listen
 
@@ -38,6 +39,8 @@ class Config:
     kernel: Path
     initrd: Sequence[Path]
     """More than one are concatenated; an uncompressed one has to come first."""
+    root: RootDisk | None = None
+    """Boot from this; an initrd then only has to mount it, and a kernel may do without."""
     accelerator: str = "auto"
     sharefs: str = "virtiofs"
     vsock: str = "auto"
@@ -169,7 +172,12 @@ class MicroVM(Sandbox):
 
     def _qemu_command(self, devices: list[str]) -> list[str]:
         memory = f"memory-backend-memfd,id=mem,size={self.config.memory}M,share=on"
-        words = f"{_KERNEL_WORDS} task.sharefs_type={self.config.sharefs} {self.config.append}"
+        words = [_KERNEL_WORDS, f"task.sharefs_type={self.config.sharefs}", self.config.append]
+        root = self.config.root
+        if root is not None:
+            _existing(root.path)
+            words.insert(1, root.words())
+            devices = [*root.devices(), *devices]
         for number in range(1, self.config.root_ports + 1):
             port = f"pcie-root-port,id=rp{number},chassis={number},slot={number}"
             devices += ["-device", port]
@@ -177,13 +185,15 @@ class MicroVM(Sandbox):
             accel.QEMU,
             *accel.arguments(self.accelerator),
             *("-M", "q35,memory-backend=mem", "-object", memory),
-            *("-m", f"{self.config.memory}M", "-smp", str(self.config.cpus)),
+            *("-m", f"{self.config.memory}M{root.memory() if root else ''}"),
+            *("-smp", str(self.config.cpus)),
             *("-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio"),
             *("-qmp", "unix:qmp.sock,server=on,wait=off", "-no-reboot"),
-            *("-kernel", str(self.config.kernel.absolute()), "-initrd", str(self._initrd())),
+            *("-kernel", str(self.config.kernel.absolute())),
+            *(("-initrd", str(self._initrd())) if self.config.initrd else ()),
             *devices,
             *self.config.arguments,
-            *("-append", words.strip()),
+            *("-append", " ".join(words).strip()),
         ]
 
     def _initrd(self) -> Path:

@@ -1,7 +1,8 @@
 """Loading the kernel modules that the image lists.
 
 A list names one absolute path a line, in load order, so that no dependency is resolved at run
-time. A kernel with everything built in comes with an image that has no list.
+time. It lies with the modules of its kernel: another kernel, such as one with everything built in,
+finds no list.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from kuasar_agent.log import get_logger
 
 log = get_logger(__name__)
 
-LOAD_LIST = "/lib/modules/load.list"
+_DIRECTORY = f"/lib/modules/{os.uname().release}"
+
+LOAD_LIST = f"{_DIRECTORY}/load.list"
 """What boot needs before the agent can serve."""
 
-SHARE_LIST = "/lib/modules/{}.list"
+SHARE_LIST = f"{_DIRECTORY}/{{}}.list"
 """What one kind of share needs, `9p` or `virtiofs`; an image may have all in `LOAD_LIST`."""
 
-LATE_LIST = "/lib/modules/late.list"
+LATE_LIST = f"{_DIRECTORY}/late.list"
 """What only containers need; loaded once the agent serves."""
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-from image import cpio, elf
+from image import bootstrap, cpio, disk, elf, layers, wheels
 from image.__main__ import build
 from image.chroot import Chroot, unpacked
 from image.contents import IMPORTS, PYTHON
 from image.errors import BuildError
-from image.files import cache_directory, run, sha256_of
+from image.files import Cache, cache_directory, run, sha256_of
 from image.modules import Index, name_of
 from image.packages import Apt
 from image.tree import Tree
@@ -67,6 +69,68 @@ def test_the_archive_is_readable_by_another_implementation(tree: Tree, tmp_path:
     for path, node in tree.files():
         assert (tmp_path / path).read_bytes() == node.data
         assert (tmp_path / path).stat().st_mode == node.mode
+
+
+def test_the_initrd_for_old_kernels_has_the_same_content(output: Path, tree: Tree) -> None:
+    archive = gzip.decompress((output / "kuasar.initrd.gz").read_bytes())
+    assert cpio.parse(archive).nodes == tree.nodes
+
+
+def test_the_disk_is_sound_and_a_multiple_of_128_mib(output: Path) -> None:
+    image = output / "kuasar.img"
+    assert image.stat().st_size % disk.MULTIPLE == 0
+    run(["e2fsck", "-f", "-n", f"{image}?offset={disk.ROOT}"])
+
+
+def test_the_disk_has_the_content_of_the_initrd(output: Path, tree: Tree, tmp_path: Path) -> None:
+    place = f"{output / 'kuasar.img'}?offset={disk.ROOT}"
+    run(["debugfs", "-R", f"rdump / {tmp_path}", place])
+    for path, node in tree.nodes.items():
+        copy = tmp_path / path
+        if node.is_file:
+            assert copy.read_bytes() == node.data, path
+        if node.is_link:
+            assert os.fsencode(copy.readlink()) == node.data, path
+        elif node.is_file or node.is_directory:
+            # rdump leaves out the sticky bit.
+            assert copy.stat().st_mode & 0o777 == node.mode & 0o777, path
+            assert (copy.stat().st_uid, copy.stat().st_mtime) == (0, 0), path
+
+
+def test_the_disks_helper_has_all_that_its_init_runs(output: Path) -> None:
+    helper = cpio.parse(run(["zstd", "-q", "-d", "-c", output / "kuasar-boot.initrd"]))
+    script = helper["init"].data.decode()
+    for command in bootstrap.COMMANDS:
+        assert command in script
+    for module in helper["root.list"].data.decode().split():
+        assert module in helper
+    with unpacked(helper) as chroot:
+        chroot.run("/bin/sh", "-n", "/init")
+        for command in bootstrap.COMMANDS:
+            chroot.run("/bin/sh", "-c", f"command -v {command}")
+
+
+def test_only_what_was_asked_for_lies_beside_the_manifest(output: Path, tmp_path: Path) -> None:
+    (tmp_path / "kuasar.img").write_text("of an older build")
+    build(tmp_path, cache_directory(), ["vmlinux", "kuasar.initrd"])
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("vmlinux", "kuasar.initrd", "manifest.json")
+    }
+    assert sha256_of(tmp_path / "kuasar.initrd") == sha256_of(output / "kuasar.initrd")
+
+
+def test_the_tools_of_the_debug_flavour_run() -> None:
+    cache, apt = Cache(cache_directory()), Apt(cache_directory() / "debs")
+    layer = layers.userland_layer(cache, apt, wheels.fetch(cache), "debug")
+    with unpacked(layer.tree()) as chroot:
+        for command in (
+            *("ip -V", "ss -V", "mount --version", "dmesg --version", "curl --version"),
+            *("iptables --version", "ip6tables --version", "iptables-legacy --version"),
+            "strace -V",
+        ):
+            output = chroot.run("/bin/sh", "-c", command)
+            assert b"BusyBox" not in output, command
+        assert chroot.run("/bin/sh", "-c", "command -v ps") == b"/usr/bin/ps\n"
 
 
 @pytest.mark.parametrize(
@@ -166,7 +230,8 @@ def test_a_module_is_listed_after_what_it_needs(tree: Tree, chroot: Chroot) -> N
 
 
 def lines(tree: Tree, name: str) -> list[str]:
-    return tree[f"lib/modules/{name}.list"].data.decode().splitlines()
+    (path,) = tree.matching(f"usr/lib/modules/*/{name}.list")
+    return tree[path].data.decode().splitlines()
 
 
 def test_no_container_can_reach_the_agent_through_vsock_loopback(tree: Tree) -> None:
@@ -179,3 +244,25 @@ def test_a_missing_package_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="no-such-package") as caught:
         Apt(tmp_path, refresh=False).obtain(["bash", "no-such-package"])
     assert "\n" not in str(caught.value)
+
+
+def test_no_space_is_one_clear_line_and_nothing_looks_finished(tmp_path: Path) -> None:
+    # Room for the kernel and the initrds, but not for the disk.
+    place = tmp_path / "full"
+    place.mkdir()
+    script = (
+        'mount -t tmpfs -o size=110M full "$0" && "$@" --output "$0";'
+        ' status=$?; ls -A "$0"; exit $status'
+    )
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", script, str(place)]
+    done = subprocess.run(
+        [*command, sys.executable, "-m", "image"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    assert done.returncode == 1
+    (complaint,) = [line for line in done.stderr.splitlines() if not line.startswith("==> ")]
+    assert complaint.startswith("image: ")
+    assert done.stdout.split() == ["kuasar.initrd", "kuasar.initrd.gz", "vmlinux"]

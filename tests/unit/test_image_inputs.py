@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import marshal
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from image import wheels
+from image import packages, wheels
 from image.errors import BuildError
 from image.guest_compile import compiled
 from image.imports import imported
@@ -32,6 +33,59 @@ def test_what_apt_prints_is_read() -> None:
 
 def test_a_package_without_a_strong_hash_is_not_taken() -> None:
     assert parse_uris("'http://mirror/a_1_amd64.deb' a_1_amd64.deb 12 MD5Sum:00\n") == []
+
+
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that a stand-in for apt-get `downloads`: no real mirror can be made to fail."""
+    served = tmp_path / "served"
+    served.write_bytes(b"whole package")
+    digest = hashlib.sha256(b"whole package").hexdigest()
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    uri = f"'http://mirror/a_1_amd64.deb' a_1_amd64.deb 13 SHA256:{digest}"
+    script = (
+        "#!/bin/sh\n"
+        'case "$*" in\n'
+        f'  *print-uris*) echo "{uri}" ;;\n'
+        f"  *download*) cp {served} a_1_amd64.deb; [ ! -e {served}.fails ] || exit 100 ;;\n"
+        "esac\n"
+    )
+    (commands / "apt-get").write_text(script)
+    (commands / "apt-get").chmod(0o755)
+    path = f"{commands}:{os.environ['PATH']}"
+    monkeypatch.setattr(packages, "ENVIRONMENT", {**packages.ENVIRONMENT, "PATH": path})
+    return served
+
+
+def test_a_package_is_downloaded_once(archive: Path, tmp_path: Path) -> None:
+    apt = packages.Apt(tmp_path / "debs", refresh=False)
+    (deb,) = apt.obtain(["a"])
+    assert apt.path(deb).read_bytes() == b"whole package"
+    archive.unlink()
+    assert apt.obtain(["a"]) == [deb]
+
+
+def test_a_download_that_is_cut_short_is_not_taken(archive: Path, tmp_path: Path) -> None:
+    archive.write_bytes(b"whole pack")
+    with pytest.raises(BuildError, match=r"a_1_amd64\.deb is not the file that apt's index names"):
+        packages.Apt(tmp_path / "debs", refresh=False).obtain(["a"])
+    assert list((tmp_path / "debs").iterdir()) == []
+
+
+def test_a_download_that_fails_leaves_nothing(archive: Path, tmp_path: Path) -> None:
+    archive.with_name("served.fails").touch()
+    with pytest.raises(BuildError, match="apt-get failed"):
+        packages.Apt(tmp_path / "debs", refresh=False).obtain(["a"])
+    assert list((tmp_path / "debs").iterdir()) == []
+
+
+def test_a_damaged_package_in_the_cache_is_fetched_again(archive: Path, tmp_path: Path) -> None:
+    apt = packages.Apt(tmp_path / "debs", refresh=False)
+    (deb,) = apt.obtain(["a"])
+    apt.path(deb).write_bytes(b"whole packbge")
+    apt.obtain(["a"])
+    assert apt.path(deb).read_bytes() == b"whole package"
 
 
 def test_a_wheel_that_is_not_pinned_is_refused(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import gevent
 from kuasar_agent.api import sandbox_pb2, task_pb2
 from kuasar_agent.ttrpc import Client, dial
 from kuasar_debug.bundle import make_bundle
+from kuasar_debug.cli import IMAGE as IMAGE  # the tests' name for it
 from kuasar_debug.microvm import Config, MicroVM
 
-IMAGE = Path(__file__).parents[2] / "build/image"
 TASK = task_pb2.DESCRIPTOR.services_by_name["Task"]
 SANDBOX = sandbox_pb2.DESCRIPTOR.services_by_name["SandboxService"]
 _HANGS_AFTER = 60.0
@@ -22,7 +22,7 @@ _DISK_SIZE = 16 << 20
 
 
 def config(directory: Path, **options: object) -> Config:
-    """The built image, booted in `directory`; options are those of Config."""
+    """The built image, or KUASAR_IMAGE's, booted in `directory`; options are those of Config."""
     defaults = {"kernel": IMAGE / "vmlinux", "initrd": [IMAGE / "kuasar.initrd"]}
     return Config(directory=directory, **{**defaults, **options})  # type: ignore[arg-type]
 

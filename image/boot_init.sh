@@ -1,0 +1,40 @@
+#!/bin/sh
+# The init of kuasar-boot.initrd: loads the drivers that kuasar.img needs, mounts it as the kernel
+# would have, had it the drivers built in, and hands over to the init on it.
+
+fail() {
+  echo "kuasar-boot: $*" >&2
+  exit 1  # the kernel panics, and says so on the console
+}
+
+mount -t devtmpfs dev /dev
+mount -t proc proc /proc
+
+read -r words </proc/cmdline
+root= type=ext4 options=ro
+for word in $words; do
+  case $word in
+    root=*) root=${word#root=} ;;
+    rootfstype=*) type=${word#rootfstype=} ;;
+    rootflags=*) options=$options,${word#rootflags=} ;;
+    rw) options=rw${options#ro} ;;
+  esac
+done
+[ -n "$root" ] || fail "no root= on the kernel's command line"
+
+while read -r module; do
+  insmod "$module" || echo "kuasar-boot: $module was not loaded" >&2
+done </root.list
+
+# Persistent memory is found in the background.
+tries=0
+until [ -b "$root" ]; do
+  tries=$((tries + 1))
+  [ "$tries" -lt 300 ] || fail "there is no $root"
+  usleep 100000
+done
+
+mount -t "$type" -o "$options" "$root" /root || fail "$root cannot be mounted"
+umount /proc
+mount -o move /dev /root/dev
+exec switch_root /root /sbin/init
