@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,9 @@ from kuasar_debug.inside import COMMANDS
 from kuasar_debug.microvm import Config, MicroVM
 from kuasar_debug.run import Run, summary
 from kuasar_debug.sandbox import Sandbox, is_running
+from kuasar_debug.sandbox import stop as stop_microvm
 
 IMAGE = Path(os.environ.get("KUASAR_IMAGE") or Path(__file__).parents[2] / "build/image")
-_STOP_WITHIN = 10.0
 
 path = click.Path(path_type=Path)
 
@@ -99,20 +98,7 @@ def boot(directory: Path, detach: bool, ready_fd: int | None, **options: Any) ->
 @click.option("--dir", "directory", type=path, required=True)
 def stop(directory: Path) -> None:
     """Stop the microVM of a directory."""
-    try:
-        pid = int((directory / "pid").read_text())
-        process = os.pidfd_open(pid)
-    except (OSError, ValueError):
-        pid = 0
-    # The lock says that the process of that number is still the one that wrote it.
-    if not pid or not is_running(directory):
-        raise DebugError(f"{directory}: no microVM runs there")
-    signal.pidfd_send_signal(process, signal.SIGTERM)
-    deadline = time.monotonic() + _STOP_WITHIN
-    while is_running(directory):
-        if time.monotonic() > deadline:
-            signal.pidfd_send_signal(process, signal.SIGKILL)
-        time.sleep(0.02)
+    stop_microvm(directory)
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
