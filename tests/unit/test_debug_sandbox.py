@@ -34,12 +34,13 @@ time.sleep(0.5)
 # Ends only when it is killed; what it had started lives a little longer.
 _DEAF = """
 keeper = os.getpid()
-if os.fork() == 0:
-    (directory / "child").write_text(str(os.getpid()))
+child = os.fork()
+if child == 0:
     while os.getppid() == keeper:
         time.sleep(0.01)
     time.sleep(0.5)
     os._exit(0)
+(directory / "child").write_text(str(child))
 """
 _READY = """
 print("ready", flush=True)
@@ -60,7 +61,10 @@ def keeper(directory: Path, *script: str) -> Iterator[subprocess.Popen[bytes]]:
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        yield process
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_stop_returns_when_the_process_that_keeps_it_is_gone(tmp_path: Path) -> None:
