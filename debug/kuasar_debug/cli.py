@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 import gevent
+from click import shell_completion
 
 from kuasar_agent import __version__
 from kuasar_agent.ttrpc import StatusError
@@ -99,6 +100,15 @@ def boot(directory: Path, detach: bool, ready_fd: int | None, **options: Any) ->
 def stop(directory: Path) -> None:
     """Stop the microVM of a directory."""
     stop_microvm(directory)
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what SHELL needs to complete these commands: eval "$(kuasar-debug completion bash)"."""
+    kind = shell_completion.get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(main, {}, "kuasar-debug", "_KUASAR_DEBUG_COMPLETE").source())
 
 
 @main.command(context_settings={"ignore_unknown_options": True})
