@@ -27,7 +27,7 @@ DRAIN_GRACE = 2.0
 PORT_WAIT = 10.0
 """Seconds for a virtio-serial port that the host has just plugged."""
 
-_VSOCK = re.compile(r"h?vsock://([^?#]*)", re.IGNORECASE)
+_VSOCK = re.compile(r"h?vsock://(?!\[)([^?#]*)", re.IGNORECASE)
 _PORT = re.compile(r".*:([0-9]{1,10})", re.DOTALL)
 
 
