@@ -262,12 +262,12 @@ OMISSIONS = (
         ),
     ),
     Omission("protobuf's compiler plug-in messages", _wheels("google/protobuf/compiler")),
-    Omission("zope's interfaces of the standard library", _wheels("zope/interface/common")),
+    Omission("zope.interface, which a stand-in replaces", _wheels("zope/interface")),
 )
 
 IMPORTS = (
-    *("gevent", "gevent.baseserver", "gevent.event", "gevent.fileobject", "gevent.local"),
-    *("gevent.lock", "gevent.monkey", "gevent.os", "gevent.pool", "gevent.queue"),
+    *("gevent", "gevent.baseserver", "gevent.event", "gevent.fileobject", "gevent.libev.corecext"),
+    *("gevent.local", "gevent.lock", "gevent.monkey", "gevent.os", "gevent.pool", "gevent.queue"),
     *("gevent.select", "gevent.server", "gevent.signal", "gevent.socket", "gevent.subprocess"),
     *("gevent.threadpool", "gevent.timeout", "greenlet"),
     *("google._upb._message", "google.protobuf.any_pb2", "google.protobuf.descriptor_pool"),

@@ -1,7 +1,8 @@
 """The debug console: a shell on a terminal for everybody who connects to port 1025.
 
 The bytes travel as they are. The first line of a connection may choose another mode; with anything
-else, or nothing within 100 ms, it is a plain terminal and what came is typed into it.
+else, or nothing within 100 ms, it is a plain terminal and what came is typed into it. A line that
+begins like those below is awaited for two seconds.
 
     KSR_MODE exec                        kuasar-ctl: no echo, no prompt, lines of any length
     KSR_MODE session <rows> <cols> <term>  kuasar-debug: answered with `session <token>`. The
@@ -34,6 +35,8 @@ ROWS, COLS, TERM = 24, 80, "xterm"
 """The terminal of a client that does not say what it has."""
 
 _SNIFF_SECONDS, _SNIFF_CHUNK, _SNIFF_LIMIT = 0.1, 128, 1024
+# A header that has begun may take longer: on a busy machine its pieces come late.
+_HEADER, _HEADER_SECONDS = b"KSR_MODE ", 2.0
 _CHUNK = 64 * 1024
 _LINE_LIMIT = 256
 # How often it is checked whether a client is still there, and how long one is seen off (seconds).
@@ -181,9 +184,10 @@ class Console:
 def _sniff(peer: socket) -> bytes:
     """What the peer sends first: up to a line's end, a kilobyte, its own end, or 100 ms."""
     data = b""
-    deadline = time.monotonic() + _SNIFF_SECONDS
+    begun = time.monotonic()
     while b"\n" not in data and len(data) < _SNIFF_LIMIT:
-        left = deadline - time.monotonic()
+        header = data != b"" and data.startswith(_HEADER[: len(data)])
+        left = begun + (_HEADER_SECONDS if header else _SNIFF_SECONDS) - time.monotonic()
         if left <= 0:
             break
         peer.settimeout(left)

@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import gevent
+from click import shell_completion
 
 from kuasar_agent import __version__
 from kuasar_agent.ttrpc import StatusError
@@ -24,11 +24,11 @@ from kuasar_debug.microvm import Config, MicroVM
 from kuasar_debug.rootdisk import RootDisk
 from kuasar_debug.run import Run, summary
 from kuasar_debug.sandbox import Sandbox, is_running
+from kuasar_debug.sandbox import stop as stop_microvm
 
 IMAGE = Path(os.environ.get("KUASAR_IMAGE") or Path(__file__).parents[2] / "build/image")
 INITRD = IMAGE / "kuasar.initrd"
 BOOT_INITRD = "kuasar-boot.initrd"
-_STOP_WITHIN = 10.0
 
 path = click.Path(path_type=Path)
 
@@ -106,20 +106,16 @@ def boot(directory: Path, detach: bool, ready_fd: int | None, **options: Any) ->
 @click.option("--dir", "directory", type=path, required=True)
 def stop(directory: Path) -> None:
     """Stop the microVM of a directory."""
-    try:
-        pid = int((directory / "pid").read_text())
-        process = os.pidfd_open(pid)
-    except (OSError, ValueError):
-        pid = 0
-    # The lock says that the process of that number is still the one that wrote it.
-    if not pid or not is_running(directory):
-        raise DebugError(f"{directory}: no microVM runs there")
-    signal.pidfd_send_signal(process, signal.SIGTERM)
-    deadline = time.monotonic() + _STOP_WITHIN
-    while is_running(directory):
-        if time.monotonic() > deadline:
-            signal.pidfd_send_signal(process, signal.SIGKILL)
-        time.sleep(0.02)
+    stop_microvm(directory)
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what SHELL needs to complete these commands: eval "$(kuasar-debug completion bash)"."""
+    kind = shell_completion.get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(main, {}, "kuasar-debug", "_KUASAR_DEBUG_COMPLETE").source())
 
 
 @main.command(context_settings={"ignore_unknown_options": True})

@@ -69,6 +69,7 @@ class MicroVM(Sandbox):
         self.sharefs = config.sharefs
         self._processes: list[subprocess.Popen[bytes]] = []
         self._held = contextlib.ExitStack()
+        self._lock = -1
 
     @classmethod
     def boot(cls, config: Config) -> MicroVM:
@@ -147,7 +148,8 @@ class MicroVM(Sandbox):
             raise DebugError(f"{self.directory}: too long for the unix sockets in it")
         try:
             self.shared.mkdir(parents=True, exist_ok=True)
-            self._held.callback(os.close, lock(self.directory))
+            self._lock = lock(self.directory)
+            self._held.callback(os.close, self._lock)
             for name in (*_FILES, *_SOCKETS):
                 # A killed predecessor has left its own behind.
                 (self.directory / name).unlink(missing_ok=True)
@@ -218,7 +220,7 @@ class MicroVM(Sandbox):
                 stdin=subprocess.DEVNULL,
                 stdout=log if stdout is None else stdout,
                 stderr=log,
-                pass_fds=inherited,
+                pass_fds=[*inherited, self._lock],
                 start_new_session=True,
             )
         self._processes.append(process)

@@ -5,7 +5,8 @@
     D/console.log   the guest's console
     D/qmp.sock      QEMU's monitor
     D/vm.json       how the microVM was booted, once it serves
-    D/lock          locked while a microVM runs here
+    D/pid           the process that keeps the microVM
+    D/lock          locked while a process of the microVM lives: each of them holds it
 
 The first three are what Kuasar has for a Cloud Hypervisor sandbox.
 """
@@ -16,7 +17,9 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Callable
+import select
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from kuasar_debug.qmp import Qmp
 
 TASK_PORT = 1024
 _ABOUT = "vm.json"
+_STOP_WITHIN = 10.0
 
 
 class Sandbox:
@@ -94,14 +98,48 @@ def lock(directory: Path) -> int:
 
 
 def is_running(directory: Path) -> bool:
-    """Whether a process keeps a microVM in `directory`."""
+    """Whether a process of a microVM lives in `directory`."""
     try:
-        fd = os.open(directory / "lock", os.O_RDWR | os.O_CLOEXEC)
+        with _locked_shared(directory, fcntl.LOCK_NB):
+            return False
+    except BlockingIOError:
+        return True
     except OSError:
         return False
-    with contextlib.closing(os.fdopen(fd)):
+
+
+def stop(directory: Path, within: float = _STOP_WITHIN) -> None:
+    """End the microVM of `directory`; none of its processes is left at the return.
+
+    A keeper that does not end `within` seconds is killed. Raises DebugError when there is none.
+    """
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+            keeper = os.pidfd_open(int((directory / "pid").read_text()))
+        except (OSError, ValueError):
+            keeper = -1
+        else:
+            held.callback(os.close, keeper)
+        # The lock says that the process of that number is still the one that wrote it.
+        if keeper < 0 or not is_running(directory):
+            raise DebugError(f"{directory}: no microVM runs there")
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(keeper, signal.SIGTERM)
+            if not _ended(keeper, within):
+                signal.pidfd_send_signal(keeper, signal.SIGKILL)
+                _ended(keeper, None)
+    # A keeper that was killed leaves it to the kernel to kill what it had started.
+    with _locked_shared(directory):
+        pass
+
+
+@contextlib.contextmanager
+def _locked_shared(directory: Path, flags: int = 0) -> Iterator[None]:
+    """Inside the block no process of a microVM lives. Raises BlockingIOError with LOCK_NB."""
+    with (directory / "lock").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH | flags)
+        yield
+
+
+def _ended(process: int, within: float | None) -> bool:
+    return bool(select.select([process], [], [], within)[0])

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from subprocess import DEVNULL
@@ -44,9 +43,17 @@ class RuntimeFailed(Unknown):
 def find_runtime(*names: str) -> str:
     """The first of these programs that is on PATH. Raises NotFound when none is."""
     for name in filter(None, names):
-        if path := shutil.which(name):
-            return path
+        for path in _candidates(name):
+            if os.path.isfile(path) and os.access(path, os.X_OK):
+                return path
     raise NotFound(f"no OCI runtime found: {', '.join(filter(None, names))}")
+
+
+def _candidates(name: str) -> list[str]:
+    # shutil.which would do; its imports delay the agent's start by 2 ms, 30 in an emulated guest.
+    if "/" in name:
+        return [name]
+    return [f"{directory}/{name}" for directory in os.get_exec_path()]
 
 
 class OCIRuntime:

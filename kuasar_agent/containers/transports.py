@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from typing import Protocol
-from urllib.parse import unquote, urlsplit
 
 from gevent.socket import socket
 
@@ -28,7 +27,8 @@ DRAIN_GRACE = 2.0
 PORT_WAIT = 10.0
 """Seconds for a virtio-serial port that the host has just plugged."""
 
-_PORT = re.compile(r"[0-9]{1,10}")
+_VSOCK = re.compile(r"h?vsock://(?!\[)([^?#]*)", re.IGNORECASE)
+_PORT = re.compile(r".*:([0-9]{1,10})", re.DOTALL)
 
 
 class Sink(Protocol):
@@ -137,6 +137,9 @@ def channel_id(url: str) -> str | None:
     for parameter in query.split("&"):
         key, _, value = parameter.partition("=")
         if key in ("streaming_id", "id") and value:
+            # Not needed before the agent serves, and slow to import.
+            from urllib.parse import unquote
+
             return unquote(value)
     if separator or place.startswith("ttrpc+"):
         raise InvalidArgument(f"streaming url invalid, no id: {url!r}")
@@ -145,13 +148,10 @@ def channel_id(url: str) -> str | None:
 
 def vsock_port(url: str) -> int:
     """The port of `vsock://<any>:<port>` or `hvsock://<any>:<port>`; raises InvalidArgument."""
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise InvalidArgument(f"no transport for stdio {url!r}: {error}") from None
-    if parts.scheme not in ("vsock", "hvsock"):
+    place = _VSOCK.match(url)
+    if place is None:
         raise InvalidArgument(f"no transport for stdio {url!r}")
-    _, separator, port = (parts.netloc + parts.path).rpartition(":")
-    if not separator or not _PORT.fullmatch(port) or int(port) >= 0xFFFFFFFF:
+    port = _PORT.fullmatch(place[1])
+    if port is None or int(port[1]) >= 0xFFFFFFFF:
         raise InvalidArgument(f"no port in stdio {url!r}")
-    return int(port)
+    return int(port[1])

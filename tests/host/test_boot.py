@@ -241,3 +241,8 @@ def test_nothing_that_serving_does_not_need_is_imported() -> None:
     )
     loaded = subprocess.check_output([sys.executable, "-I", "-c", code], text=True).split()
     assert not {"logging", "dataclasses", "inspect", "subprocess", "pyroute2", "json"} & set(loaded)
+
+
+def test_of_protobuf_only_the_implementation_in_c_is_imported() -> None:
+    code = "import sys, kuasar_agent.agent; print('google.protobuf.text_format' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-I", "-c", code], text=True) == "False\n"

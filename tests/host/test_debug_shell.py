@@ -92,10 +92,19 @@ def test_what_is_typed_is_echoed_and_job_control_works(agent: DebugAgent) -> Non
     read_until(peer, b"Stopped")
     peer.sendall(b"fg\n")
     read_until(peer, b"sleep 1000\r\n")
+    # Bash names the job before it gives the terminal to it.
+    assert eventually(lambda: in_foreground(pid), bool)
     peer.sendall(b"\x03")
     assert not eventually(lambda: alive(pid), lambda lives: not lives)
     ready(peer)
     peer.close()
+
+
+def in_foreground(pid: int) -> bool:
+    """Whether a process runs and gets the signals of its terminal's keys (proc(5), stat)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    state, group, foreground = fields[0], fields[2], fields[5]
+    return state != "T" and group == foreground
 
 
 def grandchildren(agent: DebugAgent, name: str) -> list[int]:

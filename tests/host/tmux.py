@@ -28,6 +28,16 @@ class Screen:
     def line(self, text: str) -> None:
         self.keys(text, "Enter")
 
+    def interrupt(self, within: float = 20.0) -> None:
+        """Run a program that never ends, and stop it with Ctrl-C.
+
+        It says itself that it runs: a Ctrl-C while bash still forks is lost, or makes bash take a
+        later command for a part of the same job, whose end it awaits.
+        """
+        self.line("clear; sh -c 'echo up$((1)); exec sleep 1000'")
+        self.shows("up1", within)
+        self.keys("C-c")
+
     def resize(self, cols: int, rows: int) -> None:
         self._call("resize-window", "-x", str(cols), "-y", str(rows))
 
