@@ -16,6 +16,7 @@ from termios import FIONREAD
 import gevent
 
 from kuasar_agent.blocking import off_hub
+from kuasar_agent.containers.pipes import grow_pipe
 from kuasar_agent.containers.waiting import Readable, Writable, hung_up
 from kuasar_agent.log import get_logger
 from kuasar_agent.ttrpc.status import (
@@ -127,6 +128,8 @@ class FifoSink:
                 if error.errno != errno.ENXIO:
                     raise
                 gevent.sleep(_PAUSE)
+            else:
+                grow_pipe(self._target.fd)
         return self._target
 
 
