@@ -226,6 +226,10 @@ class _Reader:
     def _deliver(self, data: bytes) -> None:
         with self._sending:
             self._stream.send(_pack(transfer_pb2.Data(data=data)))
+            if self._preempted:
+                # While it waited for room: the message is the successor's.
+                self._stream.withdraw()
+                raise Preempted
             self._in_flight = len(data)
             sent = self._stream.flush()
         # Preempted meanwhile, it is settled already.
