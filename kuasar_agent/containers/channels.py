@@ -270,6 +270,10 @@ class Channels:
         self._remove_input(id, channel)
 
     def _expire(self, id: str, channel: OutputChannel) -> None:
+        if channel.has_reader:
+            # A slow one, which may come back for the rest.
+            gevent.spawn_later(self._keep, self._expire, id, channel)
+            return
         if not channel.empty:
             log.warning("output dropped: nobody took it in time", stream=id)
         self._remove_output(id, channel)

@@ -133,6 +133,21 @@ def test_output_that_nobody_takes_is_dropped_after_the_grace() -> None:
     assert channels.outputs == {}
 
 
+def test_output_is_kept_while_a_slow_reader_takes_it(capfd: pytest.CaptureFixture[str]) -> None:
+    channels, reader = Channels(keep=0.01), Nobody()
+    channel = channels.produce("x-stdout")
+    channel.put(b"data")
+    channel.attach(reader)
+    channels.release_output("x-stdout", channel)
+    gevent.sleep(0.1)
+    assert channels.outputs == {"x-stdout": channel}
+    channel.detach(reader)
+    channels.reader_left("x-stdout", channel)
+    gevent.sleep(0.1)
+    assert channels.outputs == {}
+    assert "output dropped" in capfd.readouterr().err
+
+
 def test_the_number_of_channels_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kuasar_agent.containers.channels.MOST_CHANNELS", 2)
     channels = Channels()
