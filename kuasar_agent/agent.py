@@ -69,6 +69,7 @@ class Agent:
         ports = StreamPorts(
             settings.listen,
             self._admit,
+            self.devices,
             drain_grace=settings.drain_grace,
             port_wait=settings.port_wait,
         )

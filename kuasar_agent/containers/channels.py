@@ -52,6 +52,8 @@ class OutputChannel:
         self.released = False
         """The task is deleted: nothing more comes, and nobody waits for the delivery."""
         self._chunks: deque[bytes] = deque()
+        self._offset = 0
+        """Bytes of the first chunk that are gone."""
         self._size = 0
         self._reader: Reader | None = None
         self._changed = Event()
@@ -112,20 +114,21 @@ class OutputChannel:
         """The next bytes, at most `limit`; they stay until `consume`."""
         if not self._chunks:
             return b""
-        if len(self._chunks[0]) < limit and len(self._chunks) > 1:
+        if not self._offset and len(self._chunks[0]) < limit and len(self._chunks) > 1:
             # Many small writes make one message.
             gathered, size = [], 0
             while self._chunks and size + len(self._chunks[0]) <= limit:
                 gathered.append(self._chunks.popleft())
                 size += len(gathered[-1])
             self._chunks.appendleft(b"".join(gathered))
-        return self._chunks[0][:limit]
+        return self._chunks[0][self._offset : self._offset + limit]
 
     def consume(self, size: int) -> None:
         """Forget the first bytes, which `peek` returned."""
-        first = self._chunks.popleft()
-        if size < len(first):
-            self._chunks.appendleft(first[size:])
+        self._offset += size
+        if self._offset == len(self._chunks[0]):
+            self._chunks.popleft()
+            self._offset = 0
         self._size -= size
         self._taken.set()
 
@@ -267,6 +270,10 @@ class Channels:
         self._remove_input(id, channel)
 
     def _expire(self, id: str, channel: OutputChannel) -> None:
+        if channel.has_reader:
+            # A slow one, which may come back for the rest.
+            gevent.spawn_later(self._keep, self._expire, id, channel)
+            return
         if not channel.empty:
             log.warning("output dropped: nobody took it in time", stream=id)
         self._remove_output(id, channel)

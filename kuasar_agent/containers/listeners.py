@@ -1,7 +1,9 @@
 """Streams over a port on which the agent listens and the host connects.
 
 One connection at a time has the stream; others wait in the backlog. A peer that goes makes room
-for the next: what the kernel had taken for it is its, the rest goes to its successor.
+for the next: what the kernel had taken for it is its, the rest goes to its successor. No kernel
+says how much of that was read: SIOCOUTQ counts memory on a unix socket, on vsock (since Linux 6.11)
+what the host's device has not fetched, and nothing after a hang-up on either.
 """
 
 from __future__ import annotations

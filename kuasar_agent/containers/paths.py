@@ -9,16 +9,20 @@ import errno
 import os
 import stat
 import struct
-import time
 from fcntl import ioctl
 from termios import FIONREAD
+from time import monotonic
 
 import gevent
 
 from kuasar_agent.blocking import off_hub
+from kuasar_agent.containers.pipes import grow_pipe
 from kuasar_agent.containers.waiting import Readable, Writable, hung_up
+from kuasar_agent.linux.files import read_text
 from kuasar_agent.log import get_logger
+from kuasar_agent.sandbox.devices import Device, Devices
 from kuasar_agent.ttrpc.status import (
+    DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
     Unknown,
@@ -26,40 +30,36 @@ from kuasar_agent.ttrpc.status import (
 
 log = get_logger(__name__)
 
-PORTS = "/sys/class/virtio-ports"
 CHUNK = 64 * 1024
 
-# There is no event for what these wait for: a FIFO's reader, a port's name, a host that connects.
+# There is no event for what these wait for: a FIFO's reader, a host that connects.
 _PAUSE = 0.02
 
 
-def find_port(name: str, within: float, ports: str = PORTS) -> str:
+def find_port(name: str, devices: Devices, within: float) -> str:
     """The device of the virtio-serial port called `name`, which may appear `within` seconds.
 
     Raises Unknown, in the words that hosts know, when it does not.
     """
-    deadline = time.monotonic() + within
-    while (device := _lookup(name, ports)) is None:
-        if time.monotonic() >= deadline:
-            raise Unknown(f"failed to get serial dev of name {name}")
-        gevent.sleep(_PAUSE)
-    return f"/dev/{device}"
 
-
-def _lookup(name: str, ports: str) -> str | None:
-    try:
-        devices = os.listdir(ports)
-    except OSError:
+    def find() -> str | None:
+        for device in devices.list("virtio-ports"):
+            if _name_of_port(device, devices.sysfs) == name:
+                return device.node
         return None
-    for device in devices:
-        try:
-            with open(f"{ports}/{device}/name") as file:
-                if file.read().strip() == name:
-                    return device
-        except OSError:
-            # Unplugged in between.
-            continue
-    return None
+
+    try:
+        return devices.wait_until(find, f"virtio-serial port {name}", monotonic() + within)
+    except DeadlineExceeded:
+        raise Unknown(f"failed to get serial dev of name {name}") from None
+
+
+def _name_of_port(device: Device, sysfs: str) -> str | None:
+    try:
+        return read_text(f"{sysfs}{device.devpath}/name").strip()
+    except OSError:
+        # The name follows the port, with an event of its own; or it was unplugged in between.
+        return None
 
 
 def open_sink(path: str) -> FifoSink | DeviceSink | FileSink:
@@ -127,6 +127,8 @@ class FifoSink:
                 if error.errno != errno.ENXIO:
                     raise
                 gevent.sleep(_PAUSE)
+            else:
+                grow_pipe(self._target.fd)
         return self._target
 
 

@@ -12,7 +12,8 @@ import gevent
 
 from kuasar_agent.containers.bundle import StdioUrls
 from kuasar_agent.containers.console import Console
-from kuasar_agent.containers.streams import Input, Output, TerminalInput, grow_pipe
+from kuasar_agent.containers.pipes import grow_pipe
+from kuasar_agent.containers.streams import Input, Output, TerminalInput
 from kuasar_agent.containers.transports import NullSink, Sink, Source, StreamPorts
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import time
-from contextlib import suppress
-from fcntl import F_SETPIPE_SZ, fcntl
 from typing import Generic, TypeVar
 
 import gevent
 from gevent.hub import get_hub
 
 from kuasar_agent.containers.console import end_of_file
+from kuasar_agent.containers.pipes import CHUNK
 from kuasar_agent.containers.transports import Sink, Source
 from kuasar_agent.containers.waiting import Readable, Writable
 from kuasar_agent.log import get_logger
@@ -25,16 +24,13 @@ log = get_logger(__name__)
 
 End = TypeVar("End", bound=Sink | Source)
 
-CHUNK = 256 * 1024
-"""Bytes of a pipe, and of one read: a full one costs one wake-up for four packets of vsock."""
-
 LINGER = 0.2
 """Seconds of silence after which input ends once CloseIO was called: its last bytes may still be
 on their way, since they do not travel with the call."""
 
 # A program that writes little at a time would cost a wake-up, and a packet, for each write. One
-# that has written within _BURST is given _GATHER to fill its pipe (seconds).
-_BURST, _GATHER = 0.004, 0.002
+# that wrote less than _PLENTY within _BURST is given _GATHER to fill its pipe (bytes, seconds).
+_PLENTY, _BURST, _GATHER = 64 * 1024, 0.004, 0.002
 
 
 class _Stream(Generic[End]):
@@ -102,7 +98,7 @@ class Output(_Stream[Sink]):
             if error.errno == errno.EIO:
                 return b""
             raise
-        self._last = 0.0 if len(data) == CHUNK else time.monotonic()
+        self._last = 0.0 if len(data) >= _PLENTY else time.monotonic()
         return data
 
     def _release(self) -> None:
@@ -175,9 +171,3 @@ class TerminalInput(Input):
             # The terminal's last process is gone.
             if error.errno != errno.EIO:
                 raise
-
-
-def grow_pipe(fd: int) -> None:
-    """Let a pipe hold `CHUNK` bytes; one that may not keeps its size."""
-    with suppress(OSError):
-        fcntl(fd, F_SETPIPE_SZ, CHUNK)

@@ -19,6 +19,7 @@ from gevent.socket import socket
 from kuasar_agent.containers import paths
 from kuasar_agent.containers.channels import Channels, ChannelSink, ChannelSource
 from kuasar_agent.containers.listeners import Admit, Listen, ListenerSink, ListenerSource
+from kuasar_agent.sandbox.devices import Devices
 from kuasar_agent.ttrpc.status import FailedPrecondition, InvalidArgument
 
 DRAIN_GRACE = 2.0
@@ -83,6 +84,7 @@ class StreamPorts:
         self,
         listen: Listen,
         admit: Admit,
+        devices: Devices,
         channels: Channels | None = None,
         *,
         drain_grace: float = DRAIN_GRACE,
@@ -92,6 +94,7 @@ class StreamPorts:
         self.drain_grace = drain_grace
         self._listen = listen
         self._admit = admit
+        self._devices = devices
         self._port_wait = port_wait
 
     def sink(self, url: str) -> Sink:
@@ -111,7 +114,9 @@ class StreamPorts:
         return paths.open_source(self._path(url))
 
     def _path(self, url: str) -> str:
-        return url if url.startswith("/") else paths.find_port(url, self._port_wait)
+        if url.startswith("/"):
+            return url
+        return paths.find_port(url, self._devices, self._port_wait)
 
     def _open(self, url: str) -> socket:
         port = vsock_port(url)

@@ -26,6 +26,7 @@ class HotAdd:
 
     def __init__(self, sysfs: str = "/sys") -> None:
         self._sysfs = sysfs
+        # Bounded by what the machine has room for.
         self._pending: SimpleQueue[str] = SimpleQueue()
 
     def notice(self, event: Uevent) -> None:

@@ -177,8 +177,12 @@ class _Writer:
 class _Reader:
     """The peer reads a process's output, as much as it has granted.
 
-    Bytes leave the channel when the kernel has taken the whole message for the peer's connection:
-    the protocol has no acknowledgement by which a later loss could be told from a delivery.
+    Bytes leave the channel when the kernel has taken the whole message for the peer's connection.
+    The protocol has no acknowledgement by which a later loss could be told from a delivery. A
+    grant is none: containerd grants 64 KiB whenever it has less than that left, so its grants
+    trail what it has read by up to 128 KiB, and to send those again would double lines. A peer
+    that vanishes therefore takes at most what it had granted with it; one that grants only what
+    it is going to read loses nothing.
     """
 
     def __init__(self, channel: OutputChannel, stream: ServerStream) -> None:
@@ -226,6 +230,10 @@ class _Reader:
     def _deliver(self, data: bytes) -> None:
         with self._sending:
             self._stream.send(_pack(transfer_pb2.Data(data=data)))
+            if self._preempted:
+                # While it waited for room: the message is the successor's.
+                self._stream.withdraw()
+                raise Preempted
             self._in_flight = len(data)
             sent = self._stream.flush()
         # Preempted meanwhile, it is settled already.

@@ -139,11 +139,8 @@ class Call(Context):
         return self._connection.wait_until_sent(self._stream.id)
 
     def withdraw(self) -> bool:
-        """Take back what was sent and has not left; False when at least a part has."""
-        outbox = self._connection.core.outbox
-        waited = outbox.holds(self._stream.id)
-        outbox.drop(self._stream.id)
-        return waited and not outbox.holds(self._stream.id)
+        """Take back the last message; False when at least a part of it has left."""
+        return self._connection.core.outbox.take_back(self._stream.id)
 
     def _start_timer(self, seconds: float) -> None:
         self.deadline = monotonic() + seconds

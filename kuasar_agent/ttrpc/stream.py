@@ -118,6 +118,19 @@ class Outbox:
                 self.size -= len(frame)
         self._frames = kept
 
+    def take_back(self, stream_id: int) -> bool:
+        """Remove a stream's last frame; False when the kernel has it, at least in part."""
+        key = stream_id.to_bytes(4, "big")
+        for index in range(len(self._frames) - 1, -1, -1):
+            frame = self._frames[index]
+            if frame[4:8] == key:
+                if index == 0 and self._offset:
+                    return False
+                del self._frames[index]
+                self.size -= len(frame)
+                return True
+        return False
+
     def holds(self, stream_id: int) -> bool:
         """Whether something of a stream still waits for the kernel."""
         key = stream_id.to_bytes(4, "big")

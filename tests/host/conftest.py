@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import gevent
 import pytest
 
 from kuasar_agent.linux import syscalls
 from kuasar_agent.linux.mount import mount
 from tests.host.agent import Agent, running_agent
 from tests.host.isolation import isolated
+from tests.host.storages import Pod, Within, make_image
 
 
 @pytest.fixture
@@ -63,3 +66,41 @@ def enter_own_cgroup(tmp_path: Path) -> Iterator[Callable[[], None]]:
 
     yield enter
     isolated(remove)
+
+
+@pytest.fixture
+def within(tmp_path: Path) -> Within:
+    """Runs a body with a pod in a mount namespace of its own; nothing may be left at the end."""
+
+    def run(body: Callable[[Pod], None]) -> None:
+        def child() -> None:
+            gevent.reinit()
+            pod = Pod(tmp_path)
+            body(pod)
+            pod.assert_clean()
+
+        isolated(child)
+
+    return run
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
+    """Makes block devices of files."""
+    nodes = []
+
+    def attach(image: Path) -> str:
+        command = ["losetup", "--find", "--show", str(image)]
+        node = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        nodes.append(node)
+        return node
+
+    yield attach
+    for node in nodes:
+        subprocess.run(["losetup", "--detach", node], check=True)
+
+
+@pytest.fixture
+def disk(tmp_path: Path, loop: Callable[[Path], str]) -> str:
+    """A block device with ext4 on it."""
+    return loop(make_image(tmp_path / "ext4.img"))

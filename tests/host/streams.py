@@ -17,7 +17,8 @@ from kuasar_agent.ttrpc import Client, ClientStream, StatusError, StreamClosed
 from tests.host.agent import Agent
 
 METHOD = streaming.SERVICE.methods_by_name["Stream"]
-WINDOW = 64 * 1024
+STREAM_WINDOW = 64 * 1024
+"""Bytes that containerd grants at a time."""
 
 
 def url(id: str) -> str:
@@ -64,9 +65,9 @@ def receive(stream: ClientStream) -> bytes:
     window = 0
     chunks: list[bytes] = []
     while True:
-        if window < WINDOW:
-            grant(stream, WINDOW)
-            window += WINDOW
+        if window < STREAM_WINDOW:
+            grant(stream, STREAM_WINDOW)
+            window += STREAM_WINDOW
         data = next_data(stream)
         if data is None:
             return b"".join(chunks)

@@ -13,16 +13,19 @@ from typing import Any
 
 import gevent
 import pytest
-from gevent.socket import SHUT_WR
+from gevent.socket import SHUT_WR, socket
 
 from kuasar_agent.ttrpc import Code, StatusError
 from tests.host.agent import TIMEOUT, Agent, eventually, read_all, send_all
 
-BIG = int(os.environ.get("KUASAR_TEST_BIG", 256 << 20))
-"""Bytes of the long test; 1 GiB shows the same for longer."""
+BIG = int(os.environ.get("KUASAR_TEST_BIG", 1 << 30))
+"""Bytes of the long test; fewer show the same on a slow machine."""
 
-MANY = int(os.environ.get("KUASAR_TEST_MANY", 1000))
+MANY = int(os.environ.get("KUASAR_TEST_MANY", 10_000))
 """Short-lived processes of the test with the many lines."""
+
+SOCKET = 256 * 1024
+"""A socket holds no more than this: net.core.wmem_default is less."""
 
 
 @pytest.fixture(autouse=True)
@@ -153,6 +156,47 @@ def test_a_reader_that_only_probes_takes_nothing(agent: Agent) -> None:
     agent.delete(id)
 
 
+def test_output_is_there_for_a_reader_that_comes_after_the_exit(agent: Agent) -> None:
+    out = put(agent, "out", 50_000)
+    port, url = output(agent)
+    id = agent.run("cat", "/out", stdout=url)
+    agent.wait(id)
+    assert read_all(agent.dial(port)) == out
+    agent.delete(id)
+
+
+def test_a_hundred_readers_that_vanish_cost_no_more_than_their_sockets_hold(agent: Agent) -> None:
+    out = put(agent, "out", 24 << 20)
+    port, url = output(agent)
+    id = agent.run("cat", "/out", stdout=url)
+    sizes, position = random.Random(1), 0
+    for _ in range(100):
+        with agent.dial(port) as peer:
+            piece = recv_exactly(peer, sizes.randrange(100, 20_000))
+        position = after(piece, out, position)
+    # The last one has everything to the very end.
+    piece = read_all(agent.dial(port))
+    assert after(piece, out, position) == len(out)
+    agent.wait(id)
+    agent.delete(id)
+
+
+def after(piece: bytes, out: bytes, position: int) -> int:
+    """Where the piece ends in the output: nothing is doubled, little lies before it."""
+    start = out.find(piece, position)
+    assert 0 <= start - position <= SOCKET
+    return start + len(piece)
+
+
+def recv_exactly(peer: socket, size: int) -> bytes:
+    got = b""
+    while len(got) < size:
+        data = peer.recv(size - len(got))
+        assert data
+        got += data
+    return got
+
+
 def test_two_readers_in_turn_have_the_whole_between_them(agent: Agent) -> None:
     port, url = output(agent)
     keys, keys_url = output(agent)
@@ -172,16 +216,19 @@ def test_two_readers_in_turn_have_the_whole_between_them(agent: Agent) -> None:
     agent.delete(id)
 
 
-def test_input_of_64_mib_arrives_byte_for_byte(agent: Agent) -> None:
-    data = random.Random(1).randbytes(64 << 20)
+def test_input_of_256_mib_arrives_byte_for_byte(agent: Agent) -> None:
+    block = os.urandom(1 << 20)
+    wanted = hashlib.sha256()
     (port, url), (keys, keys_url) = output(agent), output(agent)
     id = agent.run("sha256sum", stdin=keys_url, stdout=url)
-    writer = agent.dial(keys)
-    gevent.spawn(send_all, writer, data)
-    assert read_all(agent.dial(port)).split()[0].decode() == hashlib.sha256(data).hexdigest()
+    with agent.dial(keys) as writer:
+        for _ in range(256):
+            writer.sendall(block)
+            wanted.update(block)
+        writer.shutdown(SHUT_WR)
+        assert read_all(agent.dial(port)).split()[0].decode() == wanted.hexdigest()
     agent.wait(id)
     agent.delete(id)
-    writer.close()
 
 
 def test_a_writer_that_only_probes_does_not_end_the_input(agent: Agent) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from collections.abc import Iterator
 
@@ -18,6 +19,7 @@ from kuasar_agent.ttrpc import Code, StatusError
 from tests.host.agent import TIMEOUT, Agent
 from tests.host.streams import (
     METHOD,
+    STREAM_WINDOW,
     attach_stdin,
     grant,
     next_data,
@@ -111,6 +113,28 @@ def test_a_reader_that_comes_back_a_hundred_times_loses_and_doubles_nothing(agen
     out = put(agent, "out", 2 << 20)
     id = agent.run("cat", "/out", stdout=url("s-stdout"))
     assert receive_in_pieces(agent, "s-stdout", 100, seed=1) == out
+    agent.delete(id)
+
+
+def test_readers_that_vanish_cost_no_more_than_they_had_granted(agent: Agent) -> None:
+    out = put(agent, "out", 8 << 20)
+    id = agent.run("cat", "/out", stdout=url("s-stdout"))
+    sizes, position = random.Random(1), 0
+    for _ in range(50):
+        with agent.connect() as client:
+            stream = open_stream(client, "s-stdout")
+            # As containerd does: ahead of what it has read.
+            granted = 2 * STREAM_WINDOW
+            grant(stream, granted)
+            piece = b""
+            while len(piece) < sizes.randrange(1, STREAM_WINDOW):
+                piece += next_data(stream) or b""
+        start = out.find(piece, position)
+        assert 0 <= start - position <= granted
+        position = start + len(piece)
+    rest = receive(open_stream(agent.client, "s-stdout"))
+    assert out.endswith(rest)
+    assert 0 <= len(out) - len(rest) - position <= granted
     agent.delete(id)
 
 

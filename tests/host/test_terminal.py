@@ -143,6 +143,17 @@ def test_the_spec_alone_may_ask_for_a_terminal(agent: Agent) -> None:
     agent.delete(id)
 
 
+def test_the_io_file_alone_may_ask_for_a_terminal(agent: Agent) -> None:
+    id, port = agent.bundle("tty"), agent.port()
+    urls = {"stdin": "", "stdout": f"vsock://3:{port}", "stderr": "", "terminal": True}
+    (agent.state / id / f"io-{id}").write_text(json.dumps(urls))
+    agent.create(id)
+    agent.start(id)
+    assert read_all(agent.dial(port)) == b"/dev/pts/0\r\n"
+    agent.wait(id)
+    agent.delete(id)
+
+
 def test_a_terminal_connected_to_nothing_does_not_fill_up(agent: Agent) -> None:
     id = agent.bundle("sh", "-c", "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done")
     agent.create(id, terminal=True)

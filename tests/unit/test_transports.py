@@ -10,6 +10,7 @@ import pytest
 from kuasar_agent.containers.channels import Channels, OutputChannel
 from kuasar_agent.containers.paths import find_port
 from kuasar_agent.containers.transports import channel_id, vsock_port
+from kuasar_agent.sandbox.devices import Devices
 from kuasar_agent.ttrpc.status import InvalidArgument, ResourceExhausted, Unknown
 
 
@@ -40,27 +41,44 @@ def test_a_port_is_the_last_part(url: str) -> None:
     assert vsock_port(url) == 20000
 
 
+def make_port(sysfs: Path, device: str, name: str) -> None:
+    """A port as the kernel shows it: in sysfs, with a name that follows later."""
+    path = sysfs / "devices" / device
+    path.mkdir(parents=True)
+    (path / "uevent").write_text(f"DEVNAME={device}\n")
+    links = sysfs / "class/virtio-ports"
+    links.mkdir(parents=True, exist_ok=True)
+    (links / device).symlink_to(path)
+    (path / "name").write_text(name)
+
+
 def test_a_virtio_serial_port_is_found_by_its_trimmed_name(tmp_path: Path) -> None:
     for device, name in (("vport2p1", ""), ("vport2p2", "chardev7\n"), ("vport2p3", "chardev77\n")):
-        (tmp_path / device).mkdir()
-        (tmp_path / device / "name").write_text(name)
-    (tmp_path / "vport2p4").mkdir()
-    assert find_port("chardev7", 0, str(tmp_path)) == "/dev/vport2p2"
+        make_port(tmp_path, device, name)
+    (tmp_path / "devices/vport2p1/name").unlink()
+    assert find_port("chardev7", Devices(str(tmp_path)), 0) == "/dev/vport2p2"
 
 
 def test_a_virtio_serial_port_may_appear_late(tmp_path: Path) -> None:
-    ports = tmp_path / "virtio-ports"
-    finding = gevent.spawn(find_port, "chardev7", 20, str(ports))
+    finding = gevent.spawn(find_port, "chardev7", Devices(str(tmp_path)), 20)
     gevent.sleep(0)
     assert not finding.ready()
-    (ports / "vport2p2").mkdir(parents=True)
-    (ports / "vport2p2/name").write_text("chardev7\n")
+    make_port(tmp_path, "vport2p2", "chardev7\n")
+    assert finding.get(timeout=20) == "/dev/vport2p2"
+
+
+def test_a_virtio_serial_port_may_have_its_name_late(tmp_path: Path) -> None:
+    make_port(tmp_path, "vport2p2", "")
+    finding = gevent.spawn(find_port, "chardev7", Devices(str(tmp_path)), 20)
+    gevent.sleep(0)
+    assert not finding.ready()
+    (tmp_path / "devices/vport2p2/name").write_text("chardev7\n")
     assert finding.get(timeout=20) == "/dev/vport2p2"
 
 
 def test_without_a_bus_the_port_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(Unknown, match="failed to get serial dev of name chardev7"):
-        find_port("chardev7", 0, str(tmp_path / "none"))
+        find_port("chardev7", Devices(str(tmp_path / "none")), 0)
 
 
 class Nobody:
@@ -113,6 +131,21 @@ def test_output_that_nobody_takes_is_dropped_after_the_grace() -> None:
     assert channels.output("x-stdout") is channel
     gevent.sleep(0.1)
     assert channels.outputs == {}
+
+
+def test_output_is_kept_while_a_slow_reader_takes_it(capfd: pytest.CaptureFixture[str]) -> None:
+    channels, reader = Channels(keep=0.01), Nobody()
+    channel = channels.produce("x-stdout")
+    channel.put(b"data")
+    channel.attach(reader)
+    channels.release_output("x-stdout", channel)
+    gevent.sleep(0.1)
+    assert channels.outputs == {"x-stdout": channel}
+    channel.detach(reader)
+    channels.reader_left("x-stdout", channel)
+    gevent.sleep(0.1)
+    assert channels.outputs == {}
+    assert "output dropped" in capfd.readouterr().err
 
 
 def test_the_number_of_channels_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,44 @@
+"""What of a stream's frames can still be taken back."""
+
+from __future__ import annotations
+
+from kuasar_agent.ttrpc.frames import DATA, encode
+from kuasar_agent.ttrpc.stream import Outbox
+
+FIRST, SECOND = encode(1, DATA, 0, b"first"), encode(1, DATA, 0, b"second")
+OTHER = encode(3, DATA, 0, b"other")
+
+
+def filled(*frames: bytes) -> Outbox:
+    outbox = Outbox()
+    for frame in frames:
+        outbox.append(frame)
+    return outbox
+
+
+def test_the_last_frame_of_a_stream_is_taken_back_and_no_other() -> None:
+    outbox = filled(FIRST, SECOND, OTHER)
+    assert outbox.take_back(1)
+    assert outbox.size == len(FIRST + OTHER)
+    assert outbox.take() == FIRST + OTHER
+
+
+def test_a_frame_of_which_a_part_has_left_stays_whole() -> None:
+    outbox = filled(FIRST, OTHER)
+    outbox.consume(1)
+    assert not outbox.take_back(1)
+    assert outbox.take() == FIRST[1:] + OTHER
+
+
+def test_a_frame_behind_one_that_has_left_in_part_is_taken_back() -> None:
+    outbox = filled(FIRST, SECOND)
+    outbox.consume(1)
+    assert outbox.take_back(1)
+    assert outbox.take() == FIRST[1:]
+
+
+def test_what_has_left_is_not_taken_back() -> None:
+    outbox = filled(FIRST, OTHER)
+    outbox.consume(len(FIRST))
+    assert not outbox.take_back(1)
+    assert outbox.take() == OTHER
