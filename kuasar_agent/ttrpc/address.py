@@ -141,7 +141,7 @@ def _connect(family: int, name: Name, timeout: float | None) -> gsocket.socket:
 
 def _connect_hvsock(address: Address, deadline: float | None) -> gsocket.socket:
     while True:
-        left = HVSOCK_ATTEMPT if deadline is None else deadline - monotonic()
+        left = HVSOCK_ATTEMPT if deadline is None else max(0.0, deadline - monotonic())
         try:
             return _attempt_hvsock(address, min(left, HVSOCK_ATTEMPT))
         except OSError as error:

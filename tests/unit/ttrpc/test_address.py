@@ -152,6 +152,14 @@ def test_97_attempts_end_at_the_timeout(tmp_path: Path, answer: bytes) -> None:
         dial(hypervisor.address, 0.1)
 
 
+def test_97_no_time_left_is_a_timeout(tmp_path: Path) -> None:
+    with (
+        mux(tmp_path, b"OK 1\n") as hypervisor,
+        pytest.raises(DeadlineExceeded, match=r"/mux:1024"),
+    ):
+        dial(hypervisor.address, 0.0)
+
+
 def test_97_without_a_timeout_there_is_one_attempt(tmp_path: Path) -> None:
     with mux(tmp_path, b"NO\n", b"OK 1\n") as hypervisor:
         with pytest.raises(ConnectionRefusedError, match="NO"):
