@@ -164,7 +164,12 @@ class Container:
         """Freeze every process. Raises FailedPrecondition unless it is RUNNING."""
         with self._gate.alone():
             self._require(Status.RUNNING)
-            self._runtime.pause(self.id)
+            try:
+                self._runtime.pause(self.id)
+            except StatusError:
+                # It may have frozen some of them, or all.
+                self._thaw()
+                raise
             if self.init.status is Status.RUNNING:
                 self.init.move(Status.PAUSED)
                 self._announce.paused()
@@ -213,7 +218,7 @@ class Container:
         """Kill an exec if it runs, and forget it. Raises NotFound."""
         exec = self._exec(exec_id)
         exec.delete()
-        del self._execs[exec_id]
+        self._execs.pop(exec_id, None)
         return exec
 
     def delete(self) -> None:
@@ -296,11 +301,11 @@ class Container:
             log.debug("kill of the container's other processes", id=self.id, error=error)
 
     def _thaw(self) -> None:
-        """Let frozen processes take the signal that kills them, as cgroup v1 does not."""
+        """Let processes run that may be frozen: with cgroup v1 those do not even die."""
         try:
             self._runtime.resume(self.id)
         except StatusError as error:
-            log.debug("resume of a killed container", id=self.id, error=error)
+            log.debug("nothing to resume", id=self.id, error=error)
 
 
 def _find_cgroup(pid: int) -> str | None:

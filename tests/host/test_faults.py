@@ -107,6 +107,17 @@ def test_an_exec_that_hangs_is_ended_and_undone(impatient: Agent, tmp_path: Path
     impatient.delete(id)
 
 
+def test_a_pause_that_fails_half_way_is_undone(agent: Agent, tmp_path: Path) -> None:
+    script = f'[ $command = pause ] && {agent.runtime} "$@" && exit 1\nexec {agent.runtime} "$@"'
+    id = agent.bundle("sleep", "1000")
+    agent.create(id, options=agent.options(binary_name=stand_in(tmp_path, script)))
+    agent.start(id)
+    assert refusal(agent.pause, id).code == Code.UNKNOWN
+    agent.exec(id, "x", "true")
+    assert agent.wait(id, "x").exit_status == 0
+    agent.delete(id)
+
+
 def test_an_exec_ends_while_the_rest_of_its_container_is_killed(
     agent: Agent, tmp_path: Path
 ) -> None:
