@@ -7,7 +7,7 @@ from typing import NamedTuple
 import gevent.lock
 
 from kuasar_agent.blocking import off_hub
-from kuasar_agent.containers.bundle import Bundle, StdioUrls, adapt_spec, load_bundle
+from kuasar_agent.containers.bundle import Bundle, StdioUrls, adapt_spec, load_bundle, write_spec
 from kuasar_agent.containers.container import Container, RuntimeOptions
 from kuasar_agent.containers.ids import check_id
 from kuasar_agent.containers.process import Process
@@ -128,8 +128,9 @@ class Containers:
         from kuasar_agent.containers.announce import Announcer
 
         urls = bundle.merge_stdio(requested)
-        for change in off_hub(adapt_spec, bundle, urls):
-            log.info("spec changed", id=id, change=change)
+        if changes := adapt_spec(bundle, urls):
+            off_hub(write_spec, bundle)
+            log.info("spec changed", id=id, changes="; ".join(changes))
         binary = find_runtime(*self._runtime_names(options.binary))
         container = Container(
             id,
