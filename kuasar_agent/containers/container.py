@@ -77,8 +77,9 @@ class Container:
 
     def create(self, options: RuntimeOptions) -> None:
         """Create it in the runtime. Raises the runtime's error; nothing is left behind then."""
-        stdio = self.init.stdio = self._open_stdio(self.init.urls)
         remains = Remains(self._runtime, self.bundle, self.id)
+        stdio = self._open_stdio(self.init.urls)
+        self.init.attach(stdio)
         stdin, stdout, stderr = stdio.child_fds
         try:
             child = self._runtime.create(
