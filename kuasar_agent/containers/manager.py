@@ -112,14 +112,18 @@ class Containers:
     def _create(
         self, id: str, requested: StdioUrls, options: CreateOptions, deadline: float | None
     ) -> Container:
-        off_hub(self._rescan)
-        bundle: Bundle = off_hub(load_bundle, f"{self._state}/{id}", id)
+        bundle: Bundle = off_hub(self._load, id)
         self._storages.attach(id, bundle.storages, deadline)
         try:
             return self._create_from(bundle, id, requested, options)
         except BaseException:
             self._storages.release(id)
             raise
+
+    def _load(self, id: str) -> Bundle:
+        """Blocks."""
+        self._rescan()
+        return load_bundle(f"{self._state}/{id}", id)
 
     def _create_from(
         self, bundle: Bundle, id: str, requested: StdioUrls, options: CreateOptions
