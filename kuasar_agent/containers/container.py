@@ -209,7 +209,7 @@ class Container:
     def pids(self) -> dict[int, str]:
         """The processes in its cgroup, by pid, with the id of the exec that one is, or "".
 
-        The runtime's `ps` reads the same files; a command for it would take a hundred times longer.
+        The runtime's `ps` reads the same files, at the price of a process.
         """
         execs = {exec.pid: exec.id for exec in self._execs.values()}
         pids = cgroup_tree.processes(self._cgroup) if self._cgroup else []
