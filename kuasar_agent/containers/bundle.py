@@ -82,10 +82,10 @@ def load_bundle(path: str, container_id: str) -> Bundle:
 
 
 def adapt_spec(bundle: Bundle, urls: StdioUrls) -> list[str]:
-    """Change in config.json, which is all that the runtime reads, what the guest needs otherwise.
+    """Change in the spec what the guest needs otherwise; returns what was changed.
 
     The terminal is the one that request, io file or spec asked for; a cgroup in systemd's notation
-    gets a path. Returns what was changed. Blocks on the share; raises Unknown when it cannot write.
+    gets a path. The runtime reads only config.json: `write_spec` has to follow.
     """
     changes = []
     process = bundle.spec.get("process") or {}
@@ -96,9 +96,21 @@ def adapt_spec(bundle: Bundle, urls: StdioUrls) -> list[str]:
     if path != bundle.cgroups_path:
         bundle.spec["linux"]["cgroupsPath"] = path
         changes.append(f"linux.cgroupsPath is {path}")
-    if changes:
-        _replace(f"{bundle.path}/config.json", json.dumps(bundle.spec))
     return changes
+
+
+def write_spec(bundle: Bundle) -> None:
+    """Replace config.json. Blocks on the share; raises Unknown when it cannot be written."""
+    path = f"{bundle.path}/config.json"
+    draft = f"{bundle.path}/.config.json"
+    try:
+        with open(draft, "w") as file:
+            json.dump(bundle.spec, file)
+        os.rename(draft, path)
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(draft)
+        raise Unknown(f"failed to write file {path}: {error.strerror}") from None
 
 
 def translate_cgroups_path(path: str) -> str:
@@ -164,19 +176,6 @@ def _load_storages(path: str, spec: dict[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(storages, list) or not all(isinstance(s, dict) for s in storages):
         raise InvalidArgument(f"storages in {os.path.dirname(path)}: not an array of objects")
     return storages
-
-
-def _replace(path: str, text: str) -> None:
-    directory, name = os.path.split(path)
-    draft = f"{directory}/.{name}"
-    try:
-        with open(draft, "w") as file:
-            file.write(text)
-        os.rename(draft, path)
-    except OSError as error:
-        with suppress(OSError):
-            os.unlink(draft)
-        raise Unknown(f"failed to write file {path}: {error.strerror}") from None
 
 
 def _read_json(path: str) -> Any:

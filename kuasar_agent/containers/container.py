@@ -76,8 +76,9 @@ class Container:
 
     def create(self, options: RuntimeOptions) -> None:
         """Create it in the runtime. Raises the runtime's error; nothing is left behind then."""
-        stdio = self.init.stdio = self._open_stdio(self.init.urls)
         remains = Remains(self._runtime, self.bundle, self.id)
+        stdio = self._open_stdio(self.init.urls)
+        self.init.attach(stdio)
         stdin, stdout, stderr = stdio.child_fds
         try:
             child = self._runtime.create(
@@ -170,7 +171,12 @@ class Container:
         """Freeze every process. Raises FailedPrecondition unless it is RUNNING."""
         with self._gate.alone():
             self._require(Status.RUNNING)
-            self._runtime.pause(self.id)
+            try:
+                self._runtime.pause(self.id)
+            except StatusError:
+                # It may have frozen some of them, or all.
+                self._thaw()
+                raise
             if self.init.status is Status.RUNNING:
                 self.init.move(Status.PAUSED)
                 self._announce.paused()
@@ -209,7 +215,7 @@ class Container:
     def pids(self) -> dict[int, str]:
         """The processes in its cgroup, by pid, with the id of the exec that one is, or "".
 
-        The runtime's `ps` reads the same files; a command for it would take a hundred times longer.
+        The runtime's `ps` reads the same files, at the price of a process.
         """
         execs = {exec.pid: exec.id for exec in self._execs.values()}
         return {pid: execs.get(pid, "") for pid in self.group.processes()}
@@ -218,7 +224,7 @@ class Container:
         """Kill an exec if it runs, and forget it. Raises NotFound."""
         exec = self._exec(exec_id)
         exec.delete()
-        del self._execs[exec_id]
+        self._execs.pop(exec_id, None)
         return exec
 
     def delete(self) -> None:
@@ -303,11 +309,11 @@ class Container:
             log.debug("kill of the container's other processes", id=self.id, error=error)
 
     def _thaw(self) -> None:
-        """Let frozen processes take the signal that kills them, as cgroup v1 does not."""
+        """Let processes run that may be frozen: with cgroup v1 those do not even die."""
         try:
             self._runtime.resume(self.id)
         except StatusError as error:
-            log.debug("resume of a killed container", id=self.id, error=error)
+            log.debug("nothing to resume", id=self.id, error=error)
 
 
 def _delete_quietly(exec: Exec) -> None:

@@ -85,8 +85,9 @@ class Exec(Process):
                     f"exec {self.id} is {self.status.name.lower()}, not created"
                 )
             try:
-                self.stdio = self._open_stdio(self.urls)
-                self.child = self._launch(self.stdio)
+                stdio = self._open_stdio(self.urls)
+                self.attach(stdio)
+                self.child = self._launch(stdio)
             except BaseException:
                 if self.stdio is not None:
                     self.stdio.close()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import gevent.lock
 
 from kuasar_agent.blocking import off_hub
-from kuasar_agent.containers.bundle import Bundle, StdioUrls, adapt_spec, load_bundle
+from kuasar_agent.containers.bundle import Bundle, StdioUrls, adapt_spec, load_bundle, write_spec
 from kuasar_agent.containers.container import Container, RuntimeOptions
 from kuasar_agent.containers.ids import check_id
 from kuasar_agent.containers.process import Process
@@ -117,14 +117,18 @@ class Containers:
     def _create(
         self, id: str, requested: StdioUrls, options: CreateOptions, deadline: float | None
     ) -> Container:
-        off_hub(self._rescan)
-        bundle: Bundle = off_hub(load_bundle, f"{self._state}/{id}", id)
+        bundle: Bundle = off_hub(self._load, id)
         self._storages.attach(id, bundle.storages, deadline)
         try:
             return self._create_from(bundle, id, requested, options)
         except BaseException:
             self._storages.release(id)
             raise
+
+    def _load(self, id: str) -> Bundle:
+        """Blocks."""
+        self._rescan()
+        return load_bundle(f"{self._state}/{id}", id)
 
     def _create_from(
         self, bundle: Bundle, id: str, requested: StdioUrls, options: CreateOptions
@@ -134,8 +138,9 @@ class Containers:
         from kuasar_agent.containers.group import Group
 
         urls = bundle.merge_stdio(requested)
-        for change in off_hub(adapt_spec, bundle, urls):
-            log.info("spec changed", id=id, change=change)
+        if changes := adapt_spec(bundle, urls):
+            off_hub(write_spec, bundle)
+            log.info("spec changed", id=id, changes="; ".join(changes))
         binary = find_runtime(*self._runtime_names(options.binary))
         container = Container(
             id,

@@ -52,6 +52,7 @@ class Process:
         self.child: Child | None = None
         self.exit: Exit | None = None
         self.stdio: Stdio | None = None
+        self._size: tuple[int, int] | None = None
         self._stopped = gevent.event.Event()
 
     @property
@@ -79,8 +80,15 @@ class Process:
         self._stopped.wait(timeout)
         return self.exit
 
+    def attach(self, stdio: Stdio) -> None:
+        """Give it its streams."""
+        self.stdio = stdio
+        if self._size is not None:
+            stdio.resize(*self._size)
+
     def resize(self, width: int, height: int) -> None:
-        """Set the size of the terminal, in characters; ignored without one."""
+        """Set the size of the terminal, in characters, now or later; ignored without one."""
+        self._size = width, height
         if self.stdio is not None:
             self.stdio.resize(width, height)
 

@@ -165,7 +165,9 @@ class OCIRuntime:
     def _spawn(self, command: Sequence[str], stdin: int, stdout: int, stderr: int) -> Child:
         env = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}
         try:
-            return self._reaper.spawn(command, stdin=stdin, stdout=stdout, stderr=stderr, env=env)
+            return self._reaper.spawn(
+                command, stdin=stdin, stdout=stdout, stderr=stderr, env=env, new_session=False
+            )
         except OSError as error:
             raise RuntimeFailed(f"cannot execute {self.binary}", str(error.strerror)) from None
 

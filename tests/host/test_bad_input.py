@@ -27,6 +27,13 @@ CALLS = {
     "kill": task_pb2.KillRequest,
     "delete": task_pb2.DeleteRequest,
     "connect": task_pb2.ConnectRequest,
+    "exec": task_pb2.ExecProcessRequest,
+    "pids": task_pb2.PidsRequest,
+    "pause": task_pb2.PauseRequest,
+    "resume": task_pb2.ResumeRequest,
+    "checkpoint": task_pb2.CheckpointTaskRequest,
+    "resize_pty": task_pb2.ResizePtyRequest,
+    "close_io": task_pb2.CloseIORequest,
 }
 
 
@@ -68,7 +75,7 @@ def test_an_exec_that_was_not_added_does_not_end_its_container(
     agent: Agent, exec_id: str, code: int
 ) -> None:
     id = agent.run("sleep", "1000")
-    for name in ("start", "state", "wait", "kill", "delete"):
+    for name in ("start", "state", "wait", "kill", "delete", "resize_pty", "close_io"):
         request = CALLS[name](id=id, exec_id=exec_id)
         assert refusal(getattr(agent.tasks, name), request, timeout=TIMEOUT).code == code, name
     assert agent.delete(id).exit_status == 137
@@ -100,6 +107,7 @@ def test_a_bundle_that_is_a_file_is_not_found(agent: Agent) -> None:
         b'{"linux": {"namespaces": 5}}',
         b'{"linux": {"namespaces": [5]}}',
         b'{"process": 5}',
+        b'{"linux": {"cgroupsPath": 5}}',
         b'{"annotations": 5}',
         b'{"annotations": {"%s": 5}}' % STORAGES_ANNOTATION.encode(),
         b'{"annotations": {"%s": "{"}}' % STORAGES_ANNOTATION.encode(),

@@ -100,6 +100,18 @@ def test_a_terminal_that_anybody_asks_for_is_one(agent: Agent, id: str, asked_by
     agent.delete(id)
 
 
+def test_a_terminal_has_the_size_that_was_set_before_the_start(agent: Agent, id: str) -> None:
+    port = agent.port()
+    url = f"vsock://3:{port}"
+    agent.add_exec(id, "x", "sh", "-c", "stty size; read line", stdout=url, terminal=True)
+    agent.resize(id, 100, 30, "x")
+    agent.start(id, "x")
+    with agent.dial(port) as peer:
+        assert peer.recv(100) == b"30 100\r\n"
+    agent.delete(id, "x")
+    agent.delete(id)
+
+
 def test_the_io_file_of_an_exec_wins_and_is_removed(agent: Agent, id: str) -> None:
     port = agent.port()
     file = agent.state / id / f"io-{id}-x"
