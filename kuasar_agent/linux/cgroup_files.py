@@ -20,8 +20,9 @@ NO_LIMIT = (1 << 64) - 1
 
 _CHUNK = 1 << 16
 
+# A list may come from the host, so that its cost is bounded; no kernel takes longer ones.
 _LIST_LIMIT = 1 << 16
-"""More CPUs than any kernel has; a list may come from the host."""
+_LIST_LENGTH = 1 << 16
 
 
 class Cgroup(NamedTuple):
@@ -139,14 +140,16 @@ def parse_nested(text: str) -> dict[str, dict[str, str]]:
 
 def parse_list(text: str) -> frozenset[int]:
     """A list of CPUs or memory nodes such as `0-3,8`. ValueError if it is none."""
-    numbers: set[int] = set()
+    if len(text) > _LIST_LENGTH:
+        raise ValueError("too long")
+    mask = 0
     for part in filter(None, text.strip().split(",")):
         first, dash, last = part.partition("-")
-        end = int(last if dash else first)
-        if end > _LIST_LIMIT:
-            raise ValueError(f"{end} is out of range")
-        numbers.update(range(int(first), end + 1))
-    return frozenset(numbers)
+        start, end = int(first), int(last if dash else first)
+        if not 0 <= start <= end <= _LIST_LIMIT:
+            raise ValueError(f"{part} is out of range")
+        mask |= (1 << end + 1) - (1 << start)
+    return frozenset(number for number in range(mask.bit_length()) if mask >> number & 1)
 
 
 def format_list(numbers: frozenset[int]) -> str:

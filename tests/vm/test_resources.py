@@ -30,7 +30,7 @@ from tests.host.usage import (
 )
 from tests.vm.guest import SANDBOX, Guest, config, disk
 
-HANGS_AFTER = 120.0
+HANGS_AFTER = 240.0
 PORT = 40000
 DISK = 254, 0
 """Major and minor number of the first virtio disk."""
