@@ -47,7 +47,7 @@ MOST_UNGRANTED = 1 << 20
 
 LONGEST_ID = 1024
 
-SILENT = 1.0
+SILENT = 2.0
 """Seconds after which a reader that has granted nothing is taken for one that never does."""
 
 

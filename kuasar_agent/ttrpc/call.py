@@ -139,8 +139,12 @@ class Call(Context):
         return self._connection.wait_until_sent(self._stream.id)
 
     def withdraw(self) -> bool:
-        """Take back the last message; False when at least a part of it has left."""
-        return self._connection.core.outbox.take_back(self._stream.id)
+        """Take back the last message; False when it is, or will be, on its way to the peer."""
+        outbox = self._connection.core.outbox
+        if self._connection.closed:
+            # A part of it is of no use to the peer, and the rest will never follow.
+            return outbox.holds(self._stream.id)
+        return outbox.take_back(self._stream.id)
 
     def _start_timer(self, seconds: float) -> None:
         self.deadline = monotonic() + seconds
@@ -238,5 +242,5 @@ class ServerStream:
         return self._call.flush()
 
     def withdraw(self) -> bool:
-        """Take back the last message unless it has left, at least in part; whether it was."""
+        """Take back the last message; False when it is, or will be, on its way to the client."""
         return self._call.withdraw()

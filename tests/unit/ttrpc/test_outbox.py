@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from kuasar_agent.ttrpc.call import Call
 from kuasar_agent.ttrpc.frames import DATA, encode
-from kuasar_agent.ttrpc.stream import Outbox
+from kuasar_agent.ttrpc.stream import Outbox, Stream
 
 FIRST, SECOND = encode(1, DATA, 0, b"first"), encode(1, DATA, 0, b"second")
 OTHER = encode(3, DATA, 0, b"other")
@@ -42,3 +48,18 @@ def test_what_has_left_is_not_taken_back() -> None:
     outbox.consume(len(FIRST))
     assert not outbox.take_back(1)
     assert outbox.take() == OTHER
+
+
+@pytest.mark.parametrize(
+    ("sent", "closed", "withdrawn"),
+    [(1, False, False), (1, True, True), (0, True, True), (len(FIRST), True, False)],
+)
+def test_a_part_counts_as_sent_while_the_rest_may_follow(
+    sent: int, closed: bool, withdrawn: bool
+) -> None:
+    outbox = filled(FIRST)
+    outbox.consume(sent)
+    core = SimpleNamespace(outbox=outbox)
+    connection: Any = SimpleNamespace(core=core, closed=closed, peer=None, interceptors=())
+    call = Call(Stream(1, SimpleNamespace(full_name="a/b"), b""), connection)
+    assert call.withdraw() is withdrawn
