@@ -228,10 +228,10 @@ def _address_message(index: int, address: Address) -> Any:
 
 
 def _check_name(name: str) -> None:
-    """As the kernel's dev_valid_name(); `%` would be a pattern for it."""
+    """As the kernel's dev_valid_name(); `%` would be a pattern for it, and `lo` be taken away."""
     size = len(name.encode())
-    if not 0 < size < IFNAMSIZ or name in (".", "..") or re.search(r"[/:%\s\0]", name):
-        raise InvalidArgument(f"invalid interface name {name!r}: 1 to {IFNAMSIZ - 1} bytes")
+    if not 0 < size < IFNAMSIZ or name in (".", "..", "lo") or re.search(r"[/:%\s\0]", name):
+        raise InvalidArgument(f"invalid interface name {name!r} (limit: {IFNAMSIZ - 1} bytes)")
 
 
 def _parse_address(name: str, text: str, prefix: str) -> Address:
