@@ -145,8 +145,10 @@ def _rename(socket: RouteSocket, link: Link, name: str) -> None:
                 raise
             # Kernels before 6.2 rename only what is down.
             _set_flags(socket, link.ifindex, 0, rtnl.IFF_UP)
-            change()
-            _set_flags(socket, link.ifindex, rtnl.IFF_UP, rtnl.IFF_UP)
+            try:
+                change()
+            finally:
+                _set_flags(socket, link.ifindex, rtnl.IFF_UP, rtnl.IFF_UP)
 
 
 def _free_name(index: int, taken: Container[str]) -> str:

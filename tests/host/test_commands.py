@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 import gevent
@@ -115,7 +116,7 @@ def test_who_waits_no_longer_has_the_whole_group_killed() -> None:
         pid = int(gevent.os.nb_read(read, 100))
         cancelled.set()
         running.join(60)
-        gone = eventually(lambda: os.path.exists(f"/proc/{pid}"), lambda there: not there)
+        gone = eventually(Path(f"/proc/{pid}").exists, lambda there: not there)
         for fd in (read, write):
             os.close(fd)
         return f"{type(running.exception).__name__} {gone}"

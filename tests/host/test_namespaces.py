@@ -44,6 +44,10 @@ def held(directory: Path) -> list[str]:
     return [entry.root for entry in sorted(targets, key=lambda entry: entry.target)]
 
 
+def identity(process: object, kind: str) -> str:
+    return str(Path(f"/proc/{process}/ns/{kind}").readlink())
+
+
 def inside(directory: Path, script: str, *kinds: str) -> str:
     command = ["nsenter", *(f"--{kind}={directory}/{kind}" for kind in kinds), "sh", "-c", script]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -54,7 +58,7 @@ def test_they_are_made_with_the_pods_name_and_parameters(directory: Path) -> Non
     files = "/proc/sys/kernel/shmmni /proc/sys/fs/mqueue/msg_max /proc/sys/kernel/domainname"
 
     def body(namespaces: PodNamespaces) -> None:
-        before = {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in ("ipc", "uts", "pid")}
+        before = {kind: identity("self", kind) for kind in ("ipc", "uts", "pid")}
         name = os.uname().nodename
         outside = [Path(file).read_text() for file in files.split()]
         namespaces.ensure(share_pid=False, hostname="pod-1", values=values)
@@ -64,7 +68,7 @@ def test_they_are_made_with_the_pods_name_and_parameters(directory: Path) -> Non
         seen = inside(directory, f"cat {files}; uname -n", "ipc", "uts")
         assert seen.split() == ["4000", "33", "dom", "pod-1"]
         # This process stayed where it was.
-        assert {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in before} == before
+        assert {kind: identity("self", kind) for kind in before} == before
         assert [Path(file).read_text() for file in files.split()] == outside
         assert os.uname().nodename == name
 
@@ -90,7 +94,7 @@ def test_orphans_of_the_pid_namespace_are_reaped(directory: Path) -> None:
     def body(namespaces: PodNamespaces) -> None:
         namespaces.ensure(share_pid=True, hostname="", values={})
         (pause,) = [int(child.split()[0]) for child in children_of(os.getpid())]
-        assert os.readlink(f"/proc/{pause}/ns/pid") == held(directory)[1]
+        assert identity(pause, "pid") == held(directory)[1]
         # Some end as orphans, some have ended before they become orphans.
         inside(
             directory, "for i in 1 2 3 4; do (sleep 0.1 &); done; (true & exec sleep 0.2) &", "pid"
@@ -125,7 +129,7 @@ def test_a_failure_reaches_the_caller_and_leaves_nothing(directory: Path) -> Non
             except StatusError as error:
                 texts.append(error.message)
             assert held(directory) == []
-            assert os.listdir(directory) == []
+            assert list(directory.iterdir()) == []
             assert eventually(lambda: children_of(os.getpid()), lambda left: not left) == []
         assert texts == [
             f"hostname {'h' * 65}: Invalid argument",
