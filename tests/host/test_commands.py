@@ -13,7 +13,7 @@ from gevent.event import Event
 
 from kuasar_agent.reaper import Reaper
 from kuasar_agent.sandbox import commands
-from kuasar_agent.ttrpc import InvalidArgument, StatusError
+from kuasar_agent.ttrpc import Cancelled, InvalidArgument, StatusError
 from tests.host.agent import children_of, eventually, fd_targets
 from tests.host.isolation import fork
 
@@ -94,6 +94,19 @@ def test_replacing_bytes_does_not_exceed_the_limit() -> None:
 
 def test_input_that_nobody_reads_does_no_harm() -> None:
     assert run("exec <&-; echo done", bytes(1 << 20)) == "done\n"
+
+
+def test_an_endless_writer_leaves_others_their_turn() -> None:
+    def body(reaper: Reaper) -> bool:
+        cancelled = Event()
+        running = gevent.spawn(commands.run, reaper, "yes", b"", cancelled)
+        for _ in range(200):
+            gevent.sleep(0.001)
+        cancelled.set()
+        running.join(60)
+        return isinstance(running.exception, Cancelled)
+
+    assert with_reaper(body)
 
 
 def test_a_process_in_the_background_holds_nothing_up() -> None:
