@@ -25,7 +25,7 @@ names = "eth0", "eth1"
 house = agent.Agent(agent.Settings(state=directory, listen=None, namespaces=directory + "/ns"))
 house.reaper.start()
 if warm == "warm":
-    agent._warm_up()
+    agent.warm_up()
 
 def cards(names):
     for number, name in enumerate(names):
