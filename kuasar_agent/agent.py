@@ -13,7 +13,6 @@ import gevent
 from gevent.socket import socket
 
 from kuasar_agent import __version__
-from kuasar_agent.blocking import off_hub
 from kuasar_agent.containers.manager import Containers
 from kuasar_agent.containers.runtime import TIMEOUT as RUNTIME_TIMEOUT
 from kuasar_agent.containers.transports import DRAIN_GRACE, PORT_WAIT, StreamPorts
@@ -102,7 +101,6 @@ class Agent:
         self.server.start(self._settings.listen(1024))
         if self._settings.debug_shell:
             self._open_console(self._settings.debug_shell)
-        gevent.spawn(off_hub, _warm_up)
 
     def _make_pod(self) -> Pod:
         # Not needed to serve, and its imports take a while.
@@ -139,8 +137,8 @@ def _is_anyone(_: Any) -> bool:
     return True
 
 
-def _warm_up() -> None:
-    """Import what the host's first SetupSandbox needs, which comes soon."""
+def warm_up() -> None:
+    """Import what the host's first SetupSandbox needs, which comes soon; for a thread."""
     from kuasar_agent.sandbox import network, pod  # noqa: F401
 
     network.warm_up()

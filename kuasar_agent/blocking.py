@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import gevent
-from gevent.threadpool import ThreadPool
+
+if TYPE_CHECKING:
+    from gevent.threadpool import ThreadPool
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -20,6 +22,8 @@ def off_hub(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T
 def in_own_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """The same in a thread that ends afterwards: what belongs to a thread, as its namespaces do,
     may be changed there."""
+    from gevent.threadpool import ThreadPool  # the hub imports it with the first use, too
+
     pool = ThreadPool(1)
     try:
         return _apply(pool, lambda: function(*args, **kwargs))

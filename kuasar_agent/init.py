@@ -62,6 +62,7 @@ def _serve(timeline: Timeline) -> None:
         address="vsock://-1:1024",
         ms=f"{now_ms():.1f}",
     )
+    gevent.spawn(off_hub, agent.warm_up)
     gevent.spawn(off_hub, modules.load_list, modules.LATE_LIST)
     hot_add = HotAdd()
     house.devices.watch(hot_add.notice)

@@ -49,9 +49,9 @@ _DUMP_ATTEMPTS = 5
 
 def link_message(**fields: Any) -> Any:
     """struct ifinfomsg; `attrs` are pairs such as ("IFLA_MTU", 1500)."""
-    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+    from kuasar_agent.linux.rtlink import LinkMessage
 
-    return _filled(ifinfmsg(), fields)
+    return _filled(LinkMessage(), fields)
 
 
 def address_message(**fields: Any) -> Any:

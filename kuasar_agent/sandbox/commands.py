@@ -104,6 +104,7 @@ class _Output:
             room = self._limit - len(self._data)
             self._data += chunk[:room]
             self._dropped += max(0, len(chunk) - room)
+            gevent.sleep(0)  # a writer may be so fast that there is always more
 
 
 def _spawn(reaper: Reaper, command: str, stdin: bytes, output: _Output, errors: _Output) -> Child:

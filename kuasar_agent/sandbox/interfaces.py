@@ -145,8 +145,10 @@ def _rename(socket: RouteSocket, link: Link, name: str) -> None:
                 raise
             # Kernels before 6.2 rename only what is down.
             _set_flags(socket, link.ifindex, 0, rtnl.IFF_UP)
-            change()
-            _set_flags(socket, link.ifindex, rtnl.IFF_UP, rtnl.IFF_UP)
+            try:
+                change()
+            finally:
+                _set_flags(socket, link.ifindex, rtnl.IFF_UP, rtnl.IFF_UP)
 
 
 def _free_name(index: int, taken: Container[str]) -> str:
@@ -228,10 +230,10 @@ def _address_message(index: int, address: Address) -> Any:
 
 
 def _check_name(name: str) -> None:
-    """As the kernel's dev_valid_name(); `%` would be a pattern for it."""
+    """As the kernel's dev_valid_name(); `%` would be a pattern for it, and `lo` be taken away."""
     size = len(name.encode())
-    if not 0 < size < IFNAMSIZ or name in (".", "..") or re.search(r"[/:%\s\0]", name):
-        raise InvalidArgument(f"invalid interface name {name!r}: 1 to {IFNAMSIZ - 1} bytes")
+    if not 0 < size < IFNAMSIZ or name in (".", "..", "lo") or re.search(r"[/:%\s\0]", name):
+        raise InvalidArgument(f"invalid interface name {name!r} (limit: {IFNAMSIZ - 1} bytes)")
 
 
 def _parse_address(name: str, text: str, prefix: str) -> Address:

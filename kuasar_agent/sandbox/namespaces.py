@@ -106,7 +106,7 @@ class PodNamespaces:
             _PAUSE, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, cwd="/", start_new_session=True
         )
         pause.returncode = 0  # nobody else may wait for it
-        undo.callback(os.kill, pause.pid, signal.SIGKILL)
+        undo.callback(_kill, pause.pid)
         return pause.pid
 
     def _hold(self, kind: Kind, process: str) -> None:
@@ -130,6 +130,11 @@ def _join(path: str, kind: Kind) -> None:
         syscalls.setns(fd, kind.flag)
     finally:
         os.close(fd)
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-PARTS = ("start", "boot", "stdio", "guest_stdio", "lifecycle", "stats", "ttrpc")
+PARTS = ("start", "boot", "stdio", "guest_stdio", "lifecycle", "stats", "sandbox", "ttrpc")
 
 
 @click.command()
