@@ -3,6 +3,7 @@
 PYTHON ?= /usr/bin/python3
 VENV   := .venv
 BUILD  := build
+FUZZ_SECONDS ?= 60
 CMD    ?= echo "hello from a container in a microVM"
 
 DEBIAN_PACKAGES := python3-venv
@@ -16,7 +17,7 @@ IMAGE_SOURCES := $(shell find image kuasar_agent -name "*.py" -o -name "*.txt") 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run image test lint format proto bench lock clean
+.PHONY: help run image test lint format proto bench fuzz lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -44,6 +45,10 @@ proto: $(VENV)/.done ## regenerate the protobuf modules from proto/
 bench: $(VENV)/.done $(BUILD)/.test-packages $(BUILD)/image/.done ## measure and print the tables
 	tests/own_root $(VENV)/bin/python -m tests.bench
 
+fuzz: $(VENV)/.done $(BUILD)/fuzz/.done ## feed the ttrpc cores inputs guided by coverage for FUZZ_SECONDS
+	PYTHONPATH=$(BUILD)/fuzz $(VENV)/bin/python -m tests.fuzz $(BUILD)/fuzz-corpus \
+	  -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -rss_limit_mb=1024 -artifact_prefix=$(BUILD)/
+
 clean: ## remove what was built; the virtual environment and the download cache stay
 	rm -rf $(BUILD)
 
@@ -56,6 +61,10 @@ $(VENV)/.done: image/requirements.txt tests/requirements.txt setup.cfg | $(BUILD
 
 $(BUILD)/image/.done: $(IMAGE_SOURCES) | $(VENV)/.done
 	@$(VENV)/bin/python -m image --output $(BUILD)/image
+	@touch $@
+
+$(BUILD)/fuzz/.done: tests/fuzz/requirements.txt | $(VENV)/.done
+	@$(VENV)/bin/pip install -q --no-deps --require-hashes --upgrade --target $(@D) -r $<
 	@touch $@
 
 $(BUILD)/.packages:
