@@ -3,6 +3,7 @@
 PYTHON ?= /usr/bin/python3
 VENV   := .venv
 BUILD  := build
+FUZZ_SECONDS ?= 60
 CMD    ?= echo "hello from a container in a microVM"
 FLAVOUR ?= default
 KERNEL  ?= debian
@@ -25,7 +26,7 @@ BUILD_IMAGE = $(VENV)/bin/python -m image --output $(IMAGE) --flavour $(FLAVOUR)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run image kernel install-image test lint format proto bench soak lock clean
+.PHONY: help run image kernel install-image test lint format proto bench soak fuzz lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -62,12 +63,16 @@ bench: $(VENV)/.done $(BUILD)/.test-packages $(BUILD)/image/.done ## measure and
 lock: $(VENV)/.done ## pin the newest versions of every dependency, with their hashes
 	@$(PYTHON) -m venv $(BUILD)/lock
 	@$(BUILD)/lock/bin/pip install -q pip-tools
-	@for place in image tests; do (cd $$place && $(CURDIR)/$(BUILD)/lock/bin/pip-compile -q --upgrade \
+	@for place in image tests tests/fuzz; do (cd $$place && $(CURDIR)/$(BUILD)/lock/bin/pip-compile -q --upgrade \
 	  --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-index-url \
 	  --no-emit-trusted-host --no-emit-options --output-file requirements.txt requirements.in); done
 
 soak: $(VENV)/.done $(BUILD)/.test-packages ## live through 2,000 containers and 5,000 execs, then look for leaks
 	tests/own_root $(VENV)/bin/python -m tests.soak
+
+fuzz: $(VENV)/.done $(BUILD)/fuzz/.done ## feed the ttrpc cores inputs guided by coverage for FUZZ_SECONDS
+	PYTHONPATH=$(BUILD)/fuzz $(VENV)/bin/python -m tests.fuzz $(BUILD)/fuzz-corpus \
+	  -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -rss_limit_mb=1024 -artifact_prefix=$(BUILD)/
 
 clean: ## remove what was built; the virtual environment and the download cache stay
 	rm -rf $(BUILD)
@@ -93,21 +98,24 @@ $(IMAGE)/.all: $(IMAGE_SOURCES) | $(VENV)/.done
 	@$(BUILD_IMAGE)
 	@touch $(@D)/.done $@
 
-$(BUILD)/.packages:
-	@mkdir -p $(BUILD)
-	@echo "==> Debian packages: $(DEBIAN_PACKAGES)"
-	@dpkg -s $(DEBIAN_PACKAGES) >/dev/null 2>&1 || { apt-get update -q >/dev/null && \
-	  apt-get install -qy --no-install-recommends $(DEBIAN_PACKAGES) >/dev/null; }
+$(BUILD)/fuzz/.done: tests/fuzz/requirements.txt | $(VENV)/.done
+	@$(VENV)/bin/pip install -q --no-deps --require-hashes --upgrade --target $(@D) -r $<
 	@touch $@
 
-$(BUILD)/.kernel-packages: | $(BUILD)/.packages
-	@echo "==> Debian packages to compile a kernel: $(DEBIAN_KERNEL_PACKAGES)"
-	@dpkg -s $(DEBIAN_KERNEL_PACKAGES) >/dev/null 2>&1 || { apt-get update -q >/dev/null && \
-	  apt-get install -qy --no-install-recommends $(DEBIAN_KERNEL_PACKAGES) >/dev/null; }
-	@touch $@
+# Debian packages, installed unless they all are.
+define install
+@mkdir -p $(BUILD)
+@echo "==> Debian packages: $(1)"
+@dpkg -s $(1) >/dev/null 2>&1 || { apt-get update -q >/dev/null && \
+  apt-get install -qy --no-install-recommends $(1) >/dev/null; }
+@touch $@
+endef
 
-$(BUILD)/.test-packages: | $(BUILD)/.packages
-	@echo "==> Debian packages for the tests: $(DEBIAN_TEST_PACKAGES)"
-	@dpkg -s $(DEBIAN_TEST_PACKAGES) >/dev/null 2>&1 || { apt-get update -q >/dev/null && \
-	  apt-get install -qy --no-install-recommends $(DEBIAN_TEST_PACKAGES) >/dev/null; }
-	@touch $@
+$(BUILD)/.packages: Makefile
+	$(call install,$(DEBIAN_PACKAGES))
+
+$(BUILD)/.kernel-packages: Makefile | $(BUILD)/.packages
+	$(call install,$(DEBIAN_KERNEL_PACKAGES))
+
+$(BUILD)/.test-packages: Makefile | $(BUILD)/.packages
+	$(call install,$(DEBIAN_TEST_PACKAGES))

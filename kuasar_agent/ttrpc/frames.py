@@ -103,7 +103,7 @@ class FrameReader:
             self._skip = length
             self._skipped = (stream_id, kind, flags, length)
             return self._discard(view, taken, frames)
-        end = taken + HEADER_SIZE + length - len(partial)
+        end: int = taken + HEADER_SIZE + length - len(partial)
         partial += view[taken:end]
         if end > len(view):
             return len(view)

@@ -150,7 +150,7 @@ def _send(client: Client, size: int) -> float:
 
 
 def _memory(servers: dict[str, Server]) -> None:
-    rows = [
+    rows: list[list[str | float]] = [
         [f"idle connection, {name} server", _per_connection(server)]
         for name, server in servers.items()
     ]

@@ -1,4 +1,4 @@
-"""The benchmark's server: `python -m tests.bench.ttrpc_server SOCKET` prints a line when it serves."""
+"""The server to be measured: `python -m tests.bench.ttrpc_server SOCKET` says when it serves."""
 
 from __future__ import annotations
 

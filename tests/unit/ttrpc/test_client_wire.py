@@ -280,6 +280,35 @@ def test_golden_half_close(calls: Calls) -> None:
     assert frame(*closed[:3], closed.payload) == bytes.fromhex("00000000 00000001 0305")
 
 
+@pytest.mark.parametrize(
+    ("received", "value"),
+    [
+        ("00000000 00000001 02 00", 0),
+        ("00000002 00000001 02 00 0a00", 0),
+        ("00000004 00000001 02 00 12020802", 2),
+    ],
+    ids=["Go's empty", "Rust's empty", "Go's with a payload"],
+)
+def test_golden_replies_are_taken(calls: Calls, received: str, value: int) -> None:
+    stream = calls.stream("Sum")
+    calls.send(bytes.fromhex(received))
+    assert stream.recv() == Int64Value(value=value)
+
+
+def test_golden_error_is_taken(calls: Calls) -> None:
+    result = calls.unary()
+    calls.send(bytes.fromhex("0000000a 00000001 02 00 0a08 0802 1204 626f6f6d"))
+    with pytest.raises(StatusError, match=r"^boom$") as raised:
+        result()
+    assert raised.value.code == 2
+
+
+def test_golden_end_of_a_stream_is_taken(calls: Calls) -> None:
+    stream = calls.stream("Chat")
+    calls.send(bytes.fromhex("00000000 00000001 03 05"))
+    assert stream.recv() is None
+
+
 def test_golden_request() -> None:
     methods = {"Connect": ("containerd.task.v2.Task", "Connect")}
     service, name = methods["Connect"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,8 +20,9 @@ from tests.unit.ttrpc.echo import SERVICE, Echo
 from tests.unit.ttrpc.live import until
 from tests.unit.ttrpc.wire import RO, data, frame, request
 
-TOLERANCE = 200
-"""Objects that caches of the interpreter and of pytest may add; one a call would be thousands."""
+TOLERANCE = 500
+"""Blocks of memory that caches of the interpreter and of pytest may add; one a call would be
+thousands."""
 
 
 def unary(stub: Stub) -> None:
@@ -92,20 +94,20 @@ def greenlets() -> int:
 
 @contextmanager
 def nothing_left(server: Server, echo: Echo) -> Iterator[None]:
-    """Descriptors, greenlets and objects are what they were, and the server's tables empty."""
+    """Descriptors, greenlets and memory are what they were, and the server's tables empty."""
 
     def state() -> tuple[int, int]:
         return len(os.listdir("/proc/self/fd")), server.connections  # noqa: PTH208
 
     echo.contexts.clear()
     gc.collect()
-    before, greenlets_before, objects = state(), greenlets(), len(gc.get_objects())
+    before, greenlets_before, blocks = state(), greenlets(), sys.getallocatedblocks()
     yield
     until(lambda: state() == before and not server.running)
     echo.contexts.clear()
     gc.collect()
     assert greenlets() <= greenlets_before
-    assert len(gc.get_objects()) - objects < TOLERANCE
+    assert sys.getallocatedblocks() - blocks < TOLERANCE
     for connection in server._connections:
         assert not connection.core.streams
         assert not connection.core._holding | connection.core._full

@@ -6,6 +6,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
 from kuasar_agent.ttrpc.envelope_pb2 import Request
+from kuasar_agent.ttrpc.status import Unknown
 from tests.unit.ttrpc.echo import NAME
 from tests.unit.ttrpc.wire import (
     DATA,
@@ -381,3 +382,19 @@ def test_golden_answers_are_go_s_byte_for_byte(
 def test_golden_reply_with_a_payload(wire: Wire) -> None:
     wire.send(request(1, "Sum", flags=RO), number(1, 2, flags=RC))
     assert only(wire) == Frame(1, RESPONSE, 0, bytes.fromhex("12020802"))
+
+
+def test_golden_error_is_go_s_byte_for_byte() -> None:
+    core = CoreWire(bytewise=False).core
+    ((_, stream),) = core.receive_data(request(1))
+    core.fail(stream, Unknown("boom"))
+    expected = "0000000a 00000001 02 00 0a08 0802 1204 626f6f6d"
+    assert core.outbox.take() == bytes.fromhex(expected)
+
+
+@pytest.mark.parametrize("flags", ["02", "06"], ids=["of Go and Rust 0.7", "of Rust since"])
+def test_golden_open_of_a_duplex_begins_without_a_message(wire: Wire, flags: str) -> None:
+    envelope = Request(service=NAME, method="Chat").SerializeToString()
+    opening = bytes.fromhex(f"{len(envelope):08x} 00000001 01 {flags}") + envelope
+    wire.send(opening, bytes.fromhex("00000000 00000001 03 05"))
+    assert_ended(only(wire), 1)
