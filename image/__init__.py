@@ -1,1 +1,1 @@
-"""Builds the guest image: the initrd with the agent as its init, the kernel, a manifest."""
+"""Builds the guest image: initrds, a disk, the kernel, a manifest that says what is in them."""

@@ -169,12 +169,17 @@ def make_config(
     image, pmem = fields.pop("image"), fields.pop("pmem")
     if image is not None:
         fields["root"] = RootDisk(image, pmem)
-        helper = image.with_name(BOOT_INITRD)
-        fields["initrd"] = fields["initrd"] or [helper] * helper.exists()
     elif pmem:
         raise DebugError("--pmem says how to attach the disk of --image")
-    fields["initrd"] = fields["initrd"] or [INITRD] * (image is None)
+    fields["initrd"] = fields["initrd"] or _initrd_for(image)
     return Config(directory=directory.absolute(), echo=echo, **fields)
+
+
+def _initrd_for(image: Path | None) -> list[Path]:
+    if image is None:
+        return [INITRD]
+    helper = image.with_name(BOOT_INITRD)
+    return [helper] if helper.exists() else []
 
 
 def _exit_on(number: int, status: int) -> None:

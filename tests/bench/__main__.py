@@ -6,7 +6,17 @@ import importlib
 
 import click
 
-PARTS = ("start", "boot", "stdio", "guest_stdio", "lifecycle", "stats", "sandbox", "ttrpc")
+PARTS = (
+    "start",
+    "boot",
+    "image",
+    "stdio",
+    "guest_stdio",
+    "lifecycle",
+    "stats",
+    "sandbox",
+    "ttrpc",
+)
 
 
 @click.command()

@@ -106,8 +106,8 @@ def test_the_disks_helper_has_all_that_its_init_runs(output: Path) -> None:
         assert module in helper
     with unpacked(helper) as chroot:
         chroot.run("/bin/sh", "-n", "/init")
-        for command in bootstrap.COMMANDS:
-            chroot.run("/bin/sh", "-c", f"command -v {command}")
+        applets = chroot.run("/usr/bin/busybox", "--list").decode().split()
+    assert set(bootstrap.COMMANDS) <= set(applets)
 
 
 def test_only_what_was_asked_for_lies_beside_the_manifest(output: Path, tmp_path: Path) -> None:
