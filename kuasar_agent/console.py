@@ -146,8 +146,7 @@ class Console:
         try:
             terminal = Terminal(screen.rows, screen.cols)
         except OSError as error:
-            log.warning("no terminal for a debug shell", error=error)
-            peer.sendall(f"kuasar-agent: no terminal: {error.strerror}\r\n".encode())
+            _refuse(peer, "no terminal", error)
             return
         status = _NOT_STARTED
         try:
@@ -155,7 +154,11 @@ class Console:
                 session.terminal = terminal
             if screen.quiet:
                 terminal.set_quiet()
-            shell = terminal.execute(self._reaper, self._shell, _environment(screen))
+            try:
+                shell = terminal.execute(self._reaper, self._shell, _environment(screen))
+            except OSError as error:
+                _refuse(peer, "no process", error)
+                return
             _relay(peer, typed, terminal, shell)
             status = shell.exit.status if shell.exit else status
         finally:
@@ -201,6 +204,12 @@ def _sniff(peer: socket) -> bytes:
         data += chunk
     peer.settimeout(None)
     return data
+
+
+def _refuse(peer: socket, reason: str, error: OSError) -> None:
+    """Tell the peer and the log why it gets no shell. Raises OSError when the peer is gone."""
+    log.warning("debug shell refused", reason=reason, error=error)
+    peer.sendall(f"kuasar-agent: {reason}: {error.strerror}\r\n".encode())
 
 
 def _environment(screen: Screen) -> dict[str, str]:

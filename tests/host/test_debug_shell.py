@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import signal
@@ -14,7 +15,7 @@ import pytest
 from gevent.socket import SHUT_WR, socket
 
 from kuasar_agent.console import Console
-from kuasar_agent.reaper import Reaper
+from kuasar_agent.reaper import Child, Reaper
 from kuasar_agent.ttrpc import dial, listen
 from tests.host.agent import TIMEOUT, eventually, read_all, running_agent
 from tests.host.debug_agent import DebugAgent, debug_agent
@@ -299,6 +300,18 @@ def test_a_peer_that_is_not_admitted_gets_nothing(tmp_path: Path) -> None:
         peer = dial(address, TIMEOUT)
         peer.settimeout(TIMEOUT)
         assert peer.recv(1) == b""
+
+
+def test_a_guest_without_memory_for_a_shell_says_so(tmp_path: Path) -> None:
+    class Exhausted(Reaper):
+        def spawn(self, *_: object, **__: object) -> Child:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    address = f"unix://{tmp_path}/1025"
+    Console(Exhausted(), "/bin/sh", lambda peer: True).start(listen(address))
+    peer = dial(address, TIMEOUT)
+    peer.settimeout(TIMEOUT)
+    assert read_all(peer) == b"kuasar-agent: no process: Cannot allocate memory\r\n"
 
 
 def test_accept_errors_do_not_end_the_console(tmp_path: Path) -> None:
