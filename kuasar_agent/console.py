@@ -1,7 +1,7 @@
 """The debug console: a shell on a terminal for everybody who connects to port 1025.
 
 The bytes travel as they are. The first line of a connection may choose another mode; with anything
-else, or nothing within 100 ms, it is a plain terminal and what came is typed into it. A line that
+else, or nothing within 300 ms, it is a plain terminal and what came is typed into it. A line that
 begins like those below is awaited for two seconds.
 
     KSR_MODE exec                        kuasar-ctl: no echo, no prompt, lines of any length
@@ -34,7 +34,8 @@ PORT = 1025
 ROWS, COLS, TERM = 24, 80, "xterm"
 """The terminal of a client that does not say what it has."""
 
-_SNIFF_SECONDS, _SNIFF_CHUNK, _SNIFF_LIMIT = 0.1, 128, 1024
+# Kuasar's own agent waits 0.1 s, which a client on a busy machine misses.
+_SNIFF_SECONDS, _SNIFF_CHUNK, _SNIFF_LIMIT = 0.3, 128, 1024
 # A header that has begun may take longer: on a busy machine its pieces come late.
 _HEADER, _HEADER_SECONDS = b"KSR_MODE ", 2.0
 _CHUNK = 64 * 1024
@@ -145,8 +146,7 @@ class Console:
         try:
             terminal = Terminal(screen.rows, screen.cols)
         except OSError as error:
-            log.warning("no terminal for a debug shell", error=error)
-            peer.sendall(f"kuasar-agent: no terminal: {error.strerror}\r\n".encode())
+            _refuse(peer, "no terminal", error)
             return
         status = _NOT_STARTED
         try:
@@ -154,7 +154,11 @@ class Console:
                 session.terminal = terminal
             if screen.quiet:
                 terminal.set_quiet()
-            shell = terminal.execute(self._reaper, self._shell, _environment(screen))
+            try:
+                shell = terminal.execute(self._reaper, self._shell, _environment(screen))
+            except OSError as error:
+                _refuse(peer, "no process", error)
+                return
             _relay(peer, typed, terminal, shell)
             status = shell.exit.status if shell.exit else status
         finally:
@@ -182,7 +186,7 @@ class Console:
 
 
 def _sniff(peer: socket) -> bytes:
-    """What the peer sends first: up to a line's end, a kilobyte, its own end, or 100 ms."""
+    """What the peer sends first: up to a line's end, a kilobyte, its own end, or 300 ms."""
     data = b""
     begun = time.monotonic()
     while b"\n" not in data and len(data) < _SNIFF_LIMIT:
@@ -200,6 +204,12 @@ def _sniff(peer: socket) -> bytes:
         data += chunk
     peer.settimeout(None)
     return data
+
+
+def _refuse(peer: socket, reason: str, error: OSError) -> None:
+    """Tell the peer and the log why it gets no shell. Raises OSError when the peer is gone."""
+    log.warning("debug shell refused", reason=reason, error=error)
+    peer.sendall(f"kuasar-agent: {reason}: {error.strerror}\r\n".encode())
 
 
 def _environment(screen: Screen) -> dict[str, str]:

@@ -5,6 +5,7 @@ PID 1 that ends takes the kernel with it: `main` never returns, whatever goes wr
 
 from __future__ import annotations
 
+import gc
 import time
 
 from kuasar_agent.boot.timeline import Timeline, now_ms
@@ -25,10 +26,13 @@ def main() -> None:
             _serve(timeline)
         except BaseException:
             log.exception("the agent stopped, it starts again")
+            gc.enable()
         time.sleep(_RETRY)
 
 
 def _serve(timeline: Timeline) -> None:
+    # What start-up makes stays: to look for garbage in it would take a tenth of the imports' time.
+    gc.disable()
     from kuasar_agent.boot.sequence import boot
 
     config = boot(timeline)
@@ -55,6 +59,8 @@ def _serve(timeline: Timeline) -> None:
             )
         )
         house.start()
+    gc.freeze()
+    gc.enable()
     log.info(
         "serving",
         **agent.describe(),

@@ -6,6 +6,7 @@ status as the very last thing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -48,7 +49,7 @@ def command_line(command: Sequence[str], token: str) -> bytes:
 def run(peer: socket, command: Sequence[str], write: Callable[[bytes], None]) -> int:
     """The command's exit status; its output goes to `write` as it comes. Raises DebugError."""
     token = make_token()
-    typing = gevent.spawn(peer.sendall, HEADER + command_line(command, token))
+    typing = gevent.spawn(_type, peer, command, token)
     output = Output(token, write)
     try:
         while data := peer.recv(_CHUNK):
@@ -61,6 +62,14 @@ def run(peer: socket, command: Sequence[str], write: Callable[[bytes], None]) ->
     finally:
         typing.kill()
     return output.finish()
+
+
+def _type(peer: socket, command: Sequence[str], token: str) -> None:
+    # A connection that broke is noticed by who reads it.
+    with contextlib.suppress(OSError):
+        # Before anything that takes time: the guest waits a moment only.
+        peer.sendall(HEADER)
+        peer.sendall(command_line(command, token))
 
 
 class Output:

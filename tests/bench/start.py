@@ -26,7 +26,7 @@ STARTS = 20
 _WITHIN = 30.0
 _POLL = 0.0005
 
-# The imports of kuasar_agent.init in its order, without what only a guest has: mounts, modules.
+# What kuasar_agent.init does up to serving, without what only a guest has: mounts, modules.
 _AS_INIT = """
 import sys
 *paths, state, ports = sys.argv[1:]
@@ -34,6 +34,8 @@ standins, *packages = paths
 sys.path.insert(0, standins)
 sys.path += packages
 import kuasar_agent.init
+import gc
+gc.disable()
 from kuasar_agent.boot import sequence
 from kuasar_agent import agent
 from kuasar_agent.linux import cgroup

@@ -86,9 +86,9 @@ def test_the_header_may_come_in_pieces(agent: DebugAgent, pieces: list[bytes]) -
 def test_the_rest_of_a_header_may_come_late(agent: DebugAgent) -> None:
     peer = agent.dial()
     peer.sendall(HEADER[:1])
-    gevent.sleep(0.15)
+    gevent.sleep(0.2)
     peer.sendall(HEADER[1:11])
-    gevent.sleep(0.15)
+    gevent.sleep(0.2)
     peer.sendall(HEADER[11:] + line(b"echo", b"hi"))
     assert read_all(peer) == b"hi\r\n" + marker(0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import signal
@@ -14,7 +15,7 @@ import pytest
 from gevent.socket import SHUT_WR, socket
 
 from kuasar_agent.console import Console
-from kuasar_agent.reaper import Reaper
+from kuasar_agent.reaper import Child, Reaper
 from kuasar_agent.ttrpc import dial, listen
 from tests.host.agent import TIMEOUT, eventually, read_all, running_agent
 from tests.host.debug_agent import DebugAgent, debug_agent
@@ -180,8 +181,11 @@ def test_the_end_of_the_shell_ends_what_it_left_running(agent: DebugAgent) -> No
 
 
 def test_a_daemon_that_holds_the_terminal_does_not_keep_the_connection(agent: DebugAgent) -> None:
-    shown = agent.run(b"setsid sh -c 'echo D $$ D; exec sleep 1000' & sleep 0.5; exit\n")
-    words = shown.split()
+    peer = agent.dial()
+    peer.sendall(b"setsid sh -c 'echo D $$ D; exec sleep 1000' &\n")
+    words = read_until(peer, b" D\r\n").split()
+    peer.sendall(b"exit\n")
+    read_all(peer)
     pid = next(
         int(words[i + 1]) for i, word in enumerate(words) if word == b"D" and words[i + 1].isdigit()
     )
@@ -278,8 +282,9 @@ def test_a_token_is_good_for_one_shell_and_only_while_its_owner_is_there(
     control = agent.dial()
     control.sendall(b"KSR_MODE session 50 132 xterm\n")
     token = read_until(control, b"\n").split()[1]
-    control.close()
-    gevent.sleep(0.1)
+    control.shutdown(SHUT_WR)
+    # The agent has noticed when it closes its side.
+    assert read_all(control) == b""
     shown = agent.run(b"KSR_MODE attach " + token + b"\nstty size; exit\n")
     assert b"24 80\r\n" in shown
 
@@ -299,6 +304,18 @@ def test_a_peer_that_is_not_admitted_gets_nothing(tmp_path: Path) -> None:
         peer = dial(address, TIMEOUT)
         peer.settimeout(TIMEOUT)
         assert peer.recv(1) == b""
+
+
+def test_a_guest_without_memory_for_a_shell_says_so(tmp_path: Path) -> None:
+    class Exhausted(Reaper):
+        def spawn(self, *_: object, **__: object) -> Child:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    address = f"unix://{tmp_path}/1025"
+    Console(Exhausted(), "/bin/sh", lambda peer: True).start(listen(address))
+    peer = dial(address, TIMEOUT)
+    peer.settimeout(TIMEOUT)
+    assert read_all(peer) == b"kuasar-agent: no process: Cannot allocate memory\r\n"
 
 
 def test_accept_errors_do_not_end_the_console(tmp_path: Path) -> None:

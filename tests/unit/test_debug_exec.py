@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 
+import gevent
 import pytest
+from gevent.socket import socketpair
 
+from kuasar_debug import exec as exec_
 from kuasar_debug.errors import DebugError
-from kuasar_debug.exec import Output, command_line
+from kuasar_debug.exec import HEADER, Output, command_line
 
 TOKEN = "12-34"
 MARKER = b"__KSR_EXIT__:12-34:"
@@ -86,3 +90,22 @@ def test_a_command_longer_than_one_argument_may_be() -> None:
         check=False,
     )
     assert done.stdout == b"\\" * 300_000 + MARKER + b"0\n"
+
+
+def test_the_header_leaves_before_the_command_line_is_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, guest = socketpair()
+    guest.settimeout(60)
+
+    def make(command: Sequence[str], token: str) -> bytes:
+        assert guest.recv(100) == HEADER
+        return b"the line\n"
+
+    monkeypatch.setattr(exec_, "command_line", make)
+    running = gevent.spawn(exec_.run, ours, ["true"], lambda _: None)
+    assert guest.recv(100) == b"the line\n"
+    guest.close()
+    with pytest.raises(DebugError, match="without an exit status"):
+        running.get(timeout=60)
+    ours.close()
