@@ -7,6 +7,8 @@ from typing import ParamSpec, TypeVar
 
 import gevent
 
+from kuasar_agent.spans import span
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -23,7 +25,8 @@ def off_hub(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T
         return None
 
     # An exception that leaves the thread is printed by the pool, even when somebody handles it.
-    error: BaseException | None = gevent.get_hub().threadpool.apply(call)
+    with span(getattr(function, "__name__", "off_hub")):
+        error: BaseException | None = gevent.get_hub().threadpool.apply(call)
     if error is not None:
         raise error
     return results[0]

@@ -15,6 +15,7 @@ from subprocess import DEVNULL
 
 from kuasar_agent.blocking import off_hub
 from kuasar_agent.reaper import Child, Exit, Reaper
+from kuasar_agent.spans import traced
 from kuasar_agent.ttrpc.status import DeadlineExceeded, NotFound, Unknown
 
 DEFAULT_ROOT = "/run/containerd/runc"
@@ -57,6 +58,7 @@ class OCIRuntime:
         self._reaper = reaper
         self._timeout = timeout
 
+    @traced("runtime create")
     def create(
         self,
         id: str,
@@ -102,6 +104,7 @@ class OCIRuntime:
             if "does not exist" not in error.text:
                 raise
 
+    @traced("runtime command")
     def _run(
         self,
         prefix: str,
