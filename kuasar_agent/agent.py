@@ -11,6 +11,7 @@ import gevent
 from gevent.socket import socket
 
 from kuasar_agent import __version__
+from kuasar_agent.boot.timeline import Timeline
 from kuasar_agent.containers.manager import Containers
 from kuasar_agent.containers.transports import DRAIN_GRACE, PORT_WAIT, StreamPorts
 from kuasar_agent.events import EventQueue
@@ -22,6 +23,16 @@ from kuasar_agent.services import sandbox, streaming, task
 from kuasar_agent.ttrpc import Server, vsock_host_only
 
 log = get_logger(__name__)
+
+
+class Observe(NamedTuple):
+    """What is to be known about start-up, and where traces go."""
+
+    timeline: Timeline | None = None
+    trace: bool = False
+    """From the start; SIGUSR1 turns it off and on."""
+    trace_endpoint: str = ""
+    """`http://HOST:PORT` or `vsock://CID:PORT`."""
 
 
 class Settings(NamedTuple):
@@ -42,6 +53,7 @@ class Settings(NamedTuple):
     """Seconds for which deletions wait for output that nobody takes, or that may yet come."""
     port_wait: float = PORT_WAIT
     """Seconds for which a virtio-serial port may be missing."""
+    observe: Observe = Observe()
     all_events: bool = False
     """Hand out every task event, not only those of the OOM killer."""
 
@@ -61,11 +73,13 @@ class Agent:
             drain_grace=settings.drain_grace,
             port_wait=settings.port_wait,
         )
+        self.channels = ports.channels
+        self.storages = Storages(self.devices, (settings.state, DIRECTORY))
         self.containers = Containers(
             self.reaper,
             ports,
             settings.state,
-            Storages(self.devices, (settings.state, DIRECTORY)),
+            self.storages,
             runtime=settings.runtime,
             rescan=settings.rescan,
             publish=self.events.publish,
@@ -76,6 +90,8 @@ class Agent:
         self.server.register(task.SERVICE, tasks, name=task.V3_NAME)
         self.server.register(sandbox.SERVICE, sandbox.SandboxService(self.events))
         self.server.register(streaming.SERVICE, streaming.StreamingService(ports.channels))
+        self.parts: list[object] = []
+        """What came later; the leak report explains by what it finds from here."""
         self._signals: list[object] = []
 
     def start(self) -> None:
@@ -85,6 +101,7 @@ class Agent:
         logging.getLogger("kuasar_agent.ttrpc").addHandler(_LibraryLog(logging.WARNING))
         self._signals = ignore_termination(_report_signal)
         self.server.start(self._settings.listen(1024))
+        gevent.spawn(self._observe)
         if self._settings.debug_shell:
             self._open_console(self._settings.debug_shell)
 
@@ -97,8 +114,21 @@ class Agent:
         except OSError as error:
             log.error("no debug console", port=console.PORT, error=error)
             return
-        console.Console(self.reaper, shell, self._admit).start(listener)
+        shells = console.Console(self.reaper, shell, self._admit)
+        shells.start(listener)
+        self.parts.append(shells)
         log.info("debug console", port=console.PORT, shell=shell)
+
+    def _observe(self) -> None:
+        # The hub runs this before it accepts the first connection; start-up does without it.
+        from kuasar_agent.observe.observer import Observer
+
+        observer = Observer(self, self._settings.observe)
+        self.parts.append(observer)
+        try:
+            observer.start()
+        except Exception:
+            log.exception("the agent is not observed")
 
     def run(self) -> None:
         """Let the greenlets run, for ever."""

@@ -1,5 +1,6 @@
 """The table of containers."""
 
+from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -23,6 +24,9 @@ from kuasar_agent.ttrpc.status import AlreadyExists, NotFound
 log = get_logger(__name__)
 
 
+REMEMBERED = 1024
+
+
 class CreateOptions(NamedTuple):
     """The runtime options of a Create request (containerd.runc.v1.Options)."""
 
@@ -31,6 +35,14 @@ class CreateOptions(NamedTuple):
     owner: tuple[int, int] = (0, 0)
     """uid and gid that own the container's ends of its pipes."""
     runtime: RuntimeOptions = RuntimeOptions()
+
+
+class Footprint(NamedTuple):
+    """Where a container may leave something behind."""
+
+    id: str
+    cgroup: str
+    runtime_root: str
 
 
 class Containers:
@@ -56,6 +68,8 @@ class Containers:
         self._runtime_name = runtime
         self._rescan = rescan
         self._table: dict[str, _Entry] = {}
+        self.footprints: deque[Footprint] = deque(maxlen=REMEMBERED)
+        """Of the containers created last, whatever became of them: the leak report looks there."""
         self._no_pivot = root_cannot_pivot()
 
     def create(
@@ -92,6 +106,10 @@ class Containers:
                     return entry.container
         raise NotFound(f"can not find container by id {id}")
 
+    def live(self) -> dict[str, Container | None]:
+        """Every container by its id; None for one that is being created."""
+        return {id: entry.container for id, entry in self._table.items()}
+
     def delete(self, id: str) -> Container:
         """Delete a container and forget it. Raises NotFound."""
         container = self.get(id)
@@ -123,9 +141,10 @@ class Containers:
             off_hub(require_terminal, bundle)
             log.info("spec changed: process.terminal is true", id=id)
         binary = find_runtime(*self._runtime_names(options.binary))
-        container = Container(
-            id, bundle, OCIRuntime(self._reaper, binary, options.root), Process(id, urls)
-        )
+        runtime = OCIRuntime(self._reaper, binary, options.root)
+        cgroup = (bundle.spec.get("linux") or {}).get("cgroupsPath") or f"/{id}"
+        self.footprints.append(Footprint(id, str(cgroup), runtime.root))
+        container = Container(id, bundle, runtime, Process(id, urls))
         runtime_options = RuntimeOptions(
             no_pivot=options.runtime.no_pivot or self._no_pivot,
             no_new_keyring=options.runtime.no_new_keyring,
