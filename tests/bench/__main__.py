@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-PARTS = ("start", "boot", "stdio")
+PARTS = ("start", "boot", "stdio", "observe")
 
 
 @click.command()
