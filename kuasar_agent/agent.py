@@ -11,7 +11,7 @@ import gevent
 from gevent.socket import socket
 
 from kuasar_agent import __version__
-from kuasar_agent.boot.timeline import Timeline
+from kuasar_agent.boot.timeline import Timeline, now_ms
 from kuasar_agent.containers.manager import Containers
 from kuasar_agent.containers.transports import DRAIN_GRACE, PORT_WAIT, StreamPorts
 from kuasar_agent.events import EventQueue
@@ -90,6 +90,8 @@ class Agent:
         self.server.register(task.SERVICE, tasks, name=task.V3_NAME)
         self.server.register(sandbox.SERVICE, sandbox.SandboxService(self.events))
         self.server.register(streaming.SERVICE, streaming.StreamingService(ports.channels))
+        self.serving_ms = 0.0
+        """Since when connections are accepted, on the kernel's clock."""
         self.parts: list[object] = []
         """What came later; the leak report explains by what it finds from here."""
         self._signals: list[object] = []
@@ -101,6 +103,7 @@ class Agent:
         logging.getLogger("kuasar_agent.ttrpc").addHandler(_LibraryLog(logging.WARNING))
         self._signals = ignore_termination(_report_signal)
         self.server.start(self._settings.listen(1024))
+        self.serving_ms = now_ms()
         gevent.spawn(self._observe)
         if self._settings.debug_shell:
             self._open_console(self._settings.debug_shell)

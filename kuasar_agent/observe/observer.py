@@ -33,7 +33,7 @@ class Observer:
     """Answers questions about the agent, and obeys SIGUSR1 and SIGUSR2."""
 
     def __init__(self, house: Agent, settings: Observe) -> None:
-        self.serving_ms = now_ms()
+        self.serving_ms = house.serving_ms
         self.calls = calls.Calls()
         self.tracing_on = False
         self._house = house
