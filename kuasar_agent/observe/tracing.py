@@ -74,11 +74,13 @@ class Tracing:
         zero = time.time_ns() - time.monotonic_ns()
         whole = self._tracer.start_span("boot", context=TraceContext(), start_time=zero)
         inside = set_span_in_context(whole, TraceContext())
+        end = serving_ms
         for step in steps:
+            end = max(end, step.start_ms + step.ms)
             begun = zero + int(step.start_ms * 1e6)
             part = self._tracer.start_span(f"boot {step.name}", inside, start_time=begun)
             part.end(begun + int(step.ms * 1e6))
-        whole.end(zero + int(serving_ms * 1e6))
+        whole.end(zero + int(end * 1e6))
 
     @contextmanager
     def _part(self, name: str) -> Iterator[None]:

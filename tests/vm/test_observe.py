@@ -20,7 +20,7 @@ from kuasar_debug.console import parse_line
 from kuasar_debug.microvm import MicroVM
 from kuasar_debug.sockets import listen
 from tests.host.agent import eventually
-from tests.receiver import Receiver, assert_nested
+from tests.receiver import Receiver, Span, assert_nested
 from tests.vm.guest import IMAGE, Guest, config
 
 HANGS_AFTER = 60.0
@@ -81,6 +81,13 @@ def lines(vm: MicroVM, msg: str) -> list[dict[str, str]]:
     return [fields for fields in found if fields.get("msg") == msg]
 
 
+def calls_for(receiver: Receiver, create: Span) -> dict[str, Span]:
+    """The calls for the container of `create`, by their methods."""
+    id = create.attributes["container.id"]
+    spans = [span for span in receiver.spans if span.attributes.get("container.id") == id]
+    return {span.attributes["rpc.method"]: span for span in spans}
+
+
 def signal_init(guest: Guest, script: str) -> None:
     result = guest.run("sh", "-c", script, guest_pids=True)
     assert result.status == 0, result
@@ -92,10 +99,11 @@ def test_a_trace_arrives_over_vsock_while_it_is_turned_on(
     signal_init(guest, "kill -USR1 1")
     assert eventually(lambda: lines(vm, "tracing"), bool, HANGS_AFTER)[-1]["on"] == "true"
     assert guest.run("echo", "hello").stdout == b"hello\n"
-    assert eventually(lambda: receiver.named(f"{TASK}/Delete"), lambda got: len(got) > 1, 60)
-    for name in ("Create", "Start", "Delete"):
-        assert_nested(receiver, receiver.named(f"{TASK}/{name}")[-1])
-    create = receiver.named(f"{TASK}/Create")[-1]
+    # The container that sent the signal was created untraced.
+    create = eventually(lambda: receiver.named(f"{TASK}/Create"), bool, HANGS_AFTER)[0]
+    life = eventually(lambda: calls_for(receiver, create), lambda got: "Delete" in got, HANGS_AFTER)
+    for name in ("Create", "Start", "Wait", "Delete"):
+        assert_nested(receiver, life[name])
     parts = {span.name for span in receiver.children(create)}
     assert {"rescan_pci", "load_bundle", "storages", "stdio", "runtime create"} <= parts
     (boot,) = receiver.named("boot")
