@@ -26,7 +26,9 @@ ABOUT = "about.json"
 # long to pack.
 ZSTD = ("zstd", "-q", "-12", "--no-check", "-T1", "-c")
 AGENT = Path(__file__).parent.parent / "kuasar_agent"
-AGENT_OMISSIONS = ("*.pyc", "*.pyi", "*.md", "py.typed")
+TRACING = ("observe/otlp.py", "observe/tracing.py")
+"""Import OpenTelemetry, which the image lacks; `image.tracing` brings both."""
+AGENT_OMISSIONS = ("*.pyc", "*.pyi", "*.md", "py.typed", *TRACING)
 
 
 @dataclass(frozen=True)

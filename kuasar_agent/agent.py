@@ -13,6 +13,7 @@ import gevent
 from gevent.socket import socket
 
 from kuasar_agent import __version__
+from kuasar_agent.boot.timeline import Timeline, now_ms
 from kuasar_agent.containers.manager import Containers
 from kuasar_agent.containers.runtime import TIMEOUT as RUNTIME_TIMEOUT
 from kuasar_agent.containers.transports import DRAIN_GRACE, PORT_WAIT, StreamPorts
@@ -28,6 +29,16 @@ if TYPE_CHECKING:
     from kuasar_agent.sandbox.pod import Pod
 
 log = get_logger(__name__)
+
+
+class Observe(NamedTuple):
+    """What is to be known about start-up, and where traces go."""
+
+    timeline: Timeline | None = None
+    trace: bool = False
+    """From the start; SIGUSR1 turns it off and on."""
+    trace_endpoint: str = ""
+    """`http://HOST:PORT` or `vsock://CID:PORT`."""
 
 
 class Settings(NamedTuple):
@@ -52,6 +63,7 @@ class Settings(NamedTuple):
     """Seconds for which deletions wait for output that nobody takes, or that may yet come."""
     port_wait: float = PORT_WAIT
     """Seconds for which a virtio-serial port may be missing."""
+    observe: Observe = Observe()
     all_events: bool = False
     """Hand out every task event, not only those of the OOM killer."""
 
@@ -72,11 +84,13 @@ class Agent:
             drain_grace=settings.drain_grace,
             port_wait=settings.port_wait,
         )
+        self.channels = ports.channels
+        self.storages = Storages(self.devices, (settings.state, DIRECTORY))
         self.containers = Containers(
             self.reaper,
             ports,
             settings.state,
-            Storages(self.devices, (settings.state, DIRECTORY)),
+            self.storages,
             runtime=settings.runtime,
             runtime_timeout=settings.runtime_timeout,
             rescan=settings.rescan,
@@ -90,6 +104,10 @@ class Agent:
             sandbox.SERVICE, sandbox.SandboxService(self.events, self.reaper, self._make_pod)
         )
         self.server.register(streaming.SERVICE, streaming.StreamingService(ports.channels))
+        self.serving_ms = 0.0
+        """Since when connections are accepted, on the kernel's clock."""
+        self.parts: list[object] = []
+        """What came later; the leak report explains by what it finds from here."""
         self._signals: list[object] = []
 
     def start(self) -> None:
@@ -99,6 +117,8 @@ class Agent:
         logging.getLogger("kuasar_agent.ttrpc").addHandler(_LibraryLog(logging.WARNING))
         self._signals = ignore_termination(_report_signal)
         self.server.start(self._settings.listen(1024))
+        self.serving_ms = now_ms()
+        gevent.spawn(self._observe)
         if self._settings.debug_shell:
             self._open_console(self._settings.debug_shell)
 
@@ -121,8 +141,21 @@ class Agent:
         except OSError as error:
             log.error("no debug console", port=console.PORT, error=error)
             return
-        console.Console(self.reaper, shell, self._admit).start(listener)
+        shells = console.Console(self.reaper, shell, self._admit)
+        shells.start(listener)
+        self.parts.append(shells)
         log.info("debug console", port=console.PORT, shell=shell)
+
+    def _observe(self) -> None:
+        # The hub runs this before it accepts the first connection; start-up does without it.
+        from kuasar_agent.observe.observer import Observer
+
+        observer = Observer(self, self._settings.observe)
+        self.parts.append(observer)
+        try:
+            observer.start()
+        except Exception:
+            log.exception("the agent is not observed")
 
     def run(self) -> None:
         """Let the greenlets run, for ever."""

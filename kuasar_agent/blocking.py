@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import gevent
 
+from kuasar_agent.spans import span
+
 if TYPE_CHECKING:
     from gevent.threadpool import ThreadPool
 
@@ -16,7 +18,8 @@ T = TypeVar("T")
 
 def off_hub(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """Call `function` in a thread; other greenlets run meanwhile. Its exception is raised here."""
-    return _apply(gevent.get_hub().threadpool, lambda: function(*args, **kwargs))
+    with span(getattr(function, "__name__", "off_hub")):
+        return _apply(gevent.get_hub().threadpool, lambda: function(*args, **kwargs))
 
 
 def in_own_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

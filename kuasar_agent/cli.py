@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from kuasar_agent import __version__
-from kuasar_agent.agent import Agent, Settings
+from kuasar_agent.agent import Agent, Observe, Settings
 from kuasar_agent.linux.syscalls import set_child_subreaper
+from kuasar_agent.log import LEVELS, set_level
 from kuasar_agent.ttrpc import listen
 
 
@@ -27,6 +28,9 @@ def main() -> None:
 @click.option("--all-events", is_flag=True, help="hand out every task event, not only OOM kills")
 @click.option("--debug", is_flag=True, help="serve the debug console, which is PORTS/1025")
 @click.option("--debug-shell", default="/bin/bash", show_default=True, help="what it runs")
+@click.option("--log-level", type=click.Choice(list(LEVELS)), default="info", show_default=True)
+@click.option("--trace", is_flag=True, help="trace from the start, not only after SIGUSR1")
+@click.option("--trace-endpoint", default="", help="takes OTLP: http://HOST:PORT, vsock://CID:PORT")
 def serve(
     state: Path,
     ports: Path,
@@ -36,8 +40,12 @@ def serve(
     all_events: bool,
     debug: bool,
     debug_shell: str,
+    log_level: str,
+    trace: bool,
+    trace_endpoint: str,
 ) -> None:
     """Serve the bundles below STATE; the guest's port N is the unix socket PORTS/N."""
+    set_level(log_level)
     set_child_subreaper()
     ports.mkdir(parents=True, exist_ok=True)
     agent = Agent(
@@ -51,6 +59,7 @@ def serve(
             namespaces=namespaces,
             debug_shell=debug_shell if debug else "",
             port_wait=1.0,
+            observe=Observe(trace=trace, trace_endpoint=trace_endpoint),
         )
     )
     agent.start()

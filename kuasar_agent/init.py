@@ -37,7 +37,8 @@ def _serve(timeline: Timeline) -> None:
 
     config = boot(timeline)
     with timeline.step("imports"):
-        import gevent
+        with timeline.step("import gevent"):
+            import gevent
 
         from kuasar_agent import agent
         from kuasar_agent.blocking import off_hub
@@ -56,6 +57,7 @@ def _serve(timeline: Timeline) -> None:
                 debug_shell=config.debug_shell if config.debug else "",
                 drain_grace=config.drain_grace,
                 all_events=config.events == "all",
+                observe=agent.Observe(timeline, config.enable_tracing, config.trace_endpoint),
             )
         )
         house.start()

@@ -1,6 +1,7 @@
-"""Structured log lines in logfmt, one write(2) each, that never raise and never stall the agent.
+"""Structured log lines, one write(2) each, that never raise and never stall the agent.
 
     ts=1.204113 level=info msg="container created" src=containers.container id=c1 pid=214
+    {"ts":1.204113,"level":"info","msg":"container created","src":"…","id":"c1","pid":214}
 
 `ts` is CLOCK_MONOTONIC in seconds: time since the kernel started, on the same scale as its own
 messages. The standard library's logging is not used: it would be the only importer of its
@@ -15,10 +16,10 @@ import select
 import sys
 import time
 
-DEBUG, INFO, WARNING, ERROR, OFF = 10, 20, 30, 40, 100
+TRACE, DEBUG, INFO, WARNING, ERROR, OFF = 5, 10, 20, 30, 40, 100
 
 LEVELS = {
-    "trace": DEBUG,
+    "trace": TRACE,
     "debug": DEBUG,
     "info": INFO,
     "warn": WARNING,
@@ -26,7 +27,15 @@ LEVELS = {
     "error": ERROR,
     "off": OFF,
 }
-_LABELS = {DEBUG: "debug", INFO: "info", WARNING: "warn", ERROR: "error"}
+_LABELS = {TRACE: "trace", DEBUG: "debug", INFO: "info", WARNING: "warn", ERROR: "error"}
+
+FORMATS = ("logfmt", "json")
+
+BURST = 100
+"""Lines of one message within `WINDOW`; what comes beyond is dropped, counted and reported."""
+
+WINDOW = 1.0
+"""Seconds."""
 
 VALUE_LIMIT = 4096
 """Characters of one value that reach the console; the rest is cut and counted."""
@@ -63,7 +72,8 @@ class Console:
         """Write one line without its newline; a failure is counted, never raised."""
         text = line + "\n"
         if self.lost:
-            text = f'ts={_now()} level=warn msg="log lines lost" count={self.lost}\n{text}'
+            lost = _format(_now(), "warn", "log lines lost", {"count": self.lost})
+            text = f"{lost}\n{text}"
         if self._torn:
             text = "\n" + text
         data = text.encode("utf-8", "backslashreplace")
@@ -98,14 +108,76 @@ class Console:
         return len(data)
 
 
+class _Limiter:
+    """Counts the lines of each message; a message is a literal of some module, so there are few."""
+
+    MOST = 1024
+
+    def __init__(self) -> None:
+        self._windows: dict[tuple[str, str], list[float]] = {}
+        """Start, lines kept and lines dropped of each message's window."""
+        self._dropping = False
+
+    def admit(self, key: tuple[str, str]) -> bool:
+        """Whether one more line of this message may be written now."""
+        now = time.monotonic()
+        if self._dropping:
+            self.report(now)
+        window = self._windows.get(key)
+        if window is None or now - window[0] >= WINDOW:
+            if len(self._windows) >= self.MOST:
+                self._windows.clear()
+            self._windows[key] = [now, 1, 0]
+            return True
+        if window[1] < BURST:
+            window[1] += 1
+            return True
+        window[2] += 1
+        self._dropping = True
+        return False
+
+    def report(self, now: float) -> None:
+        """Say what was dropped in windows that are over."""
+        self._dropping = False
+        for (src, msg), window in list(self._windows.items()):
+            if window[2] and now - window[0] >= WINDOW:
+                count, window[2] = int(window[2]), 0
+                write(WARNING, "log lines dropped", src=src, dropped=msg, count=count)
+            elif window[2]:
+                self._dropping = True
+
+
 console = Console()
 _level = INFO
+_limiter = _Limiter()
 
 
 def set_level(level: str) -> None:
     """Drop lines below `level`, a key of `LEVELS`; KeyError for any other name."""
     global _level
     _level = LEVELS[level]
+
+
+def is_tracing() -> bool:
+    """Whether even the finest lines are written."""
+    return _level <= TRACE
+
+
+def set_format(name: str) -> None:
+    """Write lines in one of `FORMATS` from now on."""
+    global _format
+    _format = format_json if name == "json" else format_line
+
+
+def write(level: int, msg: str, /, **fields: object) -> None:
+    """One line that the limit per message does not count; `src` is the caller's to give."""
+    if _level <= level:
+        console.write(_format(_now(), _LABELS[level], msg, fields))
+
+
+def report_dropped() -> None:
+    """Say what the limit has dropped, when no other line comes along to do so."""
+    _limiter.report(time.monotonic())
 
 
 class Logger:
@@ -115,6 +187,10 @@ class Logger:
 
     def __init__(self, name: str) -> None:
         self._src = name.removeprefix(_PACKAGE)
+
+    def trace(self, msg: str, /, **fields: object) -> None:
+        if _level <= TRACE:
+            self._emit(TRACE, msg, fields)
 
     def debug(self, msg: str, /, **fields: object) -> None:
         if _level <= DEBUG:
@@ -138,7 +214,8 @@ class Logger:
             self._emit(ERROR, msg, {**fields, "traceback": _traceback()})
 
     def _emit(self, level: int, msg: str, fields: dict[str, object]) -> None:
-        console.write(format_line(_now(), _LABELS[level], msg, {"src": self._src, **fields}))
+        if _limiter.admit((self._src, msg)):
+            console.write(_format(_now(), _LABELS[level], msg, {"src": self._src, **fields}))
 
 
 def get_logger(name: str) -> Logger:
@@ -151,6 +228,16 @@ def format_line(ts: str, level: str, msg: str, fields: dict[str, object]) -> str
     pairs = [f"ts={ts}", f"level={level}", f"msg={_quote(_clip(msg))}"]
     pairs += [f"{key}={_value(value)}" for key, value in fields.items()]
     return " ".join(pairs)
+
+
+def format_json(ts: str, level: str, msg: str, fields: dict[str, object]) -> str:
+    """The same as one JSON object."""
+    pairs = [f'"ts":{ts}', f'"level":"{level}"', f'"msg":{_quote(_clip(msg))}']
+    pairs += [f'"{key}":{_json(value)}' for key, value in fields.items()]
+    return "{" + ",".join(pairs) + "}"
+
+
+_format = format_line
 
 
 def _now() -> str:
@@ -166,6 +253,12 @@ def _value(value: object) -> str:
     if text and text.isprintable() and not any(c in text for c in ' "=\\'):
         return text
     return _quote(text)
+
+
+def _json(value: object) -> str:
+    if value is None or isinstance(value, (bool, int)):
+        return _value(value) if value is None or isinstance(value, bool) else str(int(value))
+    return _quote(_clip(_text(value)))
 
 
 def _text(value: object) -> str:

@@ -83,12 +83,27 @@ for _command in COMMANDS:
 
 
 @main.command()
-@click.option("--dir", "directory", type=path, required=True, help="where its files live")
+@click.option("--dir", "directory", type=path, help="where its files live")
+@click.option(
+    "--timeline", type=path, help="draw start-up (.svg, .png, .pdf); without --dir, then stop"
+)
 @click.option("--detach", is_flag=True, help="return once the agent serves")
 @click.option("--ready-fd", type=int, hidden=True, help="closed with a byte once it serves")
 @boot_options
-def boot(directory: Path, detach: bool, ready_fd: int | None, **options: Any) -> None:
+def boot(
+    directory: Path | None,
+    timeline: Path | None,
+    detach: bool,
+    ready_fd: int | None,
+    **options: Any,
+) -> None:
     """Boot a microVM in the foreground, its console on the terminal; Ctrl-C stops it."""
+    if directory is None:
+        if timeline is None or detach:
+            raise DebugError("give --dir, or --timeline to boot only for the picture")
+        with _sandbox(None, options) as booted:
+            _draw(booted, timeline)
+        return
     if detach:
         _boot_detached()
         return
@@ -96,6 +111,8 @@ def boot(directory: Path, detach: bool, ready_fd: int | None, **options: Any) ->
     _exit_on(signal.SIGINT, 0)
     with MicroVM.boot(make_config(directory, options, echo=click.echo)) as vm:
         click.echo(f"ready: {vm.address()} ({vm.accelerator.name}: {vm.accelerator.reason})")
+        if timeline is not None:
+            _draw(vm, timeline)
         if ready_fd is not None:
             os.write(ready_fd, b"1")
             os.close(ready_fd)
@@ -158,6 +175,23 @@ def _sandbox(directory: Path | None, options: dict[str, Any]) -> Iterator[Sandbo
         click.echo("==> booting a microVM", err=True)
         with MicroVM.boot(config) as vm:
             yield vm
+
+
+def _draw(vm: Sandbox, path: Path) -> None:
+    """The timeline as text, and as a picture."""
+    from kuasar_debug import timeline
+
+    read = timeline.read(vm)
+    click.echo(timeline.text(read))
+    try:
+        # An extra: no other command needs a plotting library.
+        from kuasar_debug import picture
+    except ImportError:
+        raise DebugError("no picture without matplotlib: kuasar-agent[timeline]") from None
+    try:
+        picture.draw(read, path)
+    except (ValueError, OSError) as error:
+        raise DebugError(f"{path}: {error}") from None
 
 
 def make_config(

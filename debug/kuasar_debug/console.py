@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shlex
 import time
 from collections.abc import Callable
@@ -14,8 +15,13 @@ import gevent.event
 TAIL_LINES = 25
 
 
-def parse_logfmt(line: str) -> dict[str, str]:
+def parse_line(line: str) -> dict[str, str]:
     """The fields of one log line; empty for a line of another kind, such as the kernel's."""
+    if line.startswith('{"ts":'):
+        try:
+            return {key: _as_text(value) for key, value in json.loads(line).items()}
+        except ValueError:
+            return {}
     if not line.startswith("ts="):
         return {}
     try:
@@ -23,6 +29,10 @@ def parse_logfmt(line: str) -> dict[str, str]:
     except ValueError:
         return {}
     return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def _as_text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 class Console:
@@ -74,7 +84,7 @@ class Console:
         if "Kernel panic" in line:
             self.panic = line
             self.changed.set()
-        fields = parse_logfmt(line)
+        fields = parse_line(line)
         if fields and self.init_at is None:
             self.init_at = time.monotonic()
             with contextlib.suppress(ValueError):

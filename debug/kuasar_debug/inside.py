@@ -20,7 +20,9 @@ from kuasar_debug import shell as shell_
 from kuasar_debug import views
 from kuasar_debug.errors import DebugError
 from kuasar_debug.target import CONSOLE_PORT, Target, options
+from kuasar_debug.timeline import AGENT
 
+_WITHIN = 30.0
 _CLEAR = "\x1b[H\x1b[2J"
 
 as_json = click.option("--json", "as_json", is_flag=True, help="one JSON document per line")
@@ -159,7 +161,45 @@ def logs(target: Target, as_json: bool, follow: bool, level: str | None) -> None
             click.echo(logs_.to_json(line) if as_json else line)
 
 
-COMMANDS = (shell, exec_command, ps, stats, top, events, logs)
+@click.command()
+@options
+def metrics(target: Target) -> None:
+    """Print the agent's metrics in Prometheus' text format."""
+    with target.client() as client:
+        reply = client.stub(AGENT).metrics(Empty(), timeout=_WITHIN)
+    click.echo(reply.text, nl=False)
+
+
+@click.command()
+@as_json
+@options
+def leaks(target: Target, as_json: bool) -> None:
+    """List what is in the guest and belongs to nothing that lives; status 1 if there is any.
+
+    Descriptors, greenlets, zombies, mounts, cgroups, files, streams. What was just being given
+    back may show: ask twice.
+    """
+    with target.client() as client:
+        found = client.stub(AGENT).leaks(Empty(), timeout=_WITHIN).leaks
+    rows = [{"kind": leak.kind, "what": leak.what, "detail": leak.detail} for leak in found]
+    if rows:
+        _print(rows, as_json, ("kind", "what", "detail"))
+        sys.exit(1)
+
+
+@click.command()
+@options
+def dump(target: Target) -> None:
+    """Print what the agent is doing: greenlets with stacks, containers, descriptors, mounts.
+
+    SIGUSR2 writes the same to the agent's log, even while a greenlet keeps the hub.
+    """
+    with target.client() as client:
+        for line in client.stub(AGENT).dump(Empty(), timeout=_WITHIN).lines:
+            click.echo(line)
+
+
+COMMANDS = (shell, exec_command, ps, stats, top, events, logs, metrics, leaks, dump)
 
 
 def _write(data: bytes) -> None:

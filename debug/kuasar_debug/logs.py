@@ -9,7 +9,7 @@ from pathlib import Path
 import gevent
 
 from kuasar_agent.log import LEVELS
-from kuasar_debug.console import parse_logfmt
+from kuasar_debug.console import parse_line
 from kuasar_debug.errors import DebugError
 
 __all__ = ["LEVELS", "read", "to_json", "wanted"]
@@ -42,10 +42,10 @@ def wanted(line: str, level: str | None) -> bool:
     """Whether a line is of the agent's log and at least of `level`; any line without a level."""
     if level is None:
         return True
-    given = LEVELS.get(parse_logfmt(line).get("level", ""))
+    given = LEVELS.get(parse_line(line).get("level", ""))
     return given is not None and given >= LEVELS[level]
 
 
 def to_json(line: str) -> str:
     """The fields of the agent's line, else the line as `text`."""
-    return json.dumps(parse_logfmt(line) or {"text": line})
+    return json.dumps(parse_line(line) or {"text": line})

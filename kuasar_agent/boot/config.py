@@ -7,7 +7,7 @@ Kuasar's hosts write; the others are this agent's own.
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
-from kuasar_agent.log import LEVELS
+from kuasar_agent.log import FORMATS, LEVELS
 
 
 class TaskConfig(NamedTuple):
@@ -17,9 +17,13 @@ class TaskConfig(NamedTuple):
     """File system of the directory shared by the host."""
     log_level: str = "info"
     """A key of `kuasar_agent.log.LEVELS`."""
+    log_format: Literal["logfmt", "json"] = "logfmt"
     debug: bool = False
     """Serve the debug console."""
     enable_tracing: bool = False
+    """Trace from the start; SIGUSR1 turns it off and on."""
+    trace_endpoint: str = "vsock://2:4318"
+    """Who takes the traces, in OTLP over HTTP: `http://HOST:PORT` or `vsock://CID:PORT`."""
     debug_shell: str = "/bin/bash"
     """Absolute path of the console's shell."""
     cgroup: Literal["auto", "v1", "v2"] = "auto"
@@ -121,12 +125,21 @@ def _absolute_path(value: str | None) -> str:
     return value
 
 
+def _endpoint(value: str | None) -> str:
+    scheme, separator, place = (value or "").partition("://")
+    if not separator or scheme not in ("http", "vsock") or not place:
+        raise ValueError("expected http://HOST:PORT or vsock://CID:PORT")
+    return f"{scheme}://{place}"
+
+
 _PARSERS: dict[str, Callable[[str | None], object]] = {
     "sharefs_type": _one_of("9p", "virtiofs"),
     "log_level": _one_of(*LEVELS),
+    "log_format": _one_of(*FORMATS),
     "debug": _boolean,
     "drain_grace": _seconds,
     "enable_tracing": _boolean,
+    "trace_endpoint": _endpoint,
     "debug_shell": _absolute_path,
     "cgroup": _one_of("auto", "v1", "v2"),
     "runtime": _one_of("", "crun", "runc"),

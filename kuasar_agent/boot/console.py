@@ -42,9 +42,18 @@ def attach_console(placeholders: list[int], dev: str = "/dev") -> None:
             _try_install(outputs, os.O_WRONLY | os.O_NOCTTY, fd)
     sys.stdout = sys.stdout or os.fdopen(1, "w", 1, closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", 1, closefd=False)
-    if not stat.S_ISREG(os.fstat(2).st_mode):  # a second offset would overwrite the first one's
-        flags = os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
-        console.attach(os.open("/proc/self/fd/2", flags))
+    attach_log()
+
+
+def attach_log() -> None:
+    """Give the log a new open file of what fd 2 is; raises OSError, and nothing changes then."""
+    if stat.S_ISREG(os.fstat(2).st_mode):  # a second offset would overwrite the first one's
+        return
+    flags = os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
+    before = console.fd
+    console.attach(os.open("/proc/self/fd/2", flags))
+    if before > 2:
+        os.close(before)
 
 
 def _try_install(paths: list[str], flags: int, fd: int) -> None:

@@ -73,6 +73,7 @@ def boot(timeline: Timeline) -> TaskConfig:
     with timeline.step("config"):
         config = _attempt("config", read_config, TaskConfig())
         logs.set_level(config.log_level)
+        logs.set_format(config.log_format)
 
     steps: dict[str, Callable[[], object]] = {
         "cgroups": lambda: cgroup.set_up(config.cgroup),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, NamedTuple
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 
+REMEMBERED = 1024
+
+
 class CreateOptions(NamedTuple):
     """The runtime options of a Create request (containerd.runc.v1.Options)."""
 
@@ -37,6 +41,14 @@ class CreateOptions(NamedTuple):
     owner: tuple[int, int] = (0, 0)
     """uid and gid that own the container's ends of its pipes."""
     runtime: RuntimeOptions = RuntimeOptions()
+
+
+class Footprint(NamedTuple):
+    """Where a container may leave something behind."""
+
+    id: str
+    cgroup: str
+    runtime_root: str
 
 
 class Containers:
@@ -67,6 +79,8 @@ class Containers:
         self._runtime_timeout = runtime_timeout
         self._rescan = rescan
         self._table: dict[str, _Entry] = {}
+        self.footprints: deque[Footprint] = deque(maxlen=REMEMBERED)
+        """Of the containers created last, whatever became of them: the leak report looks there."""
         self._no_pivot = root_cannot_pivot()
 
     def create(
@@ -102,6 +116,10 @@ class Containers:
                 if entry.container is not None:
                     return entry.container
         raise NotFound(f"can not find container by id {id}")
+
+    def live(self) -> dict[str, Container | None]:
+        """Every container by its id; None for one that is being created."""
+        return {id: entry.container for id, entry in self._table.items()}
 
     def delete(self, id: str) -> Container:
         """Delete a container and forget it. Raises NotFound."""
@@ -142,10 +160,12 @@ class Containers:
             off_hub(write_spec, bundle)
             log.info("spec changed", id=id, changes="; ".join(changes))
         binary = find_runtime(*self._runtime_names(options.binary))
+        runtime = OCIRuntime(self._reaper, binary, options.root, self._runtime_timeout)
+        self.footprints.append(Footprint(id, bundle.cgroups_path or f"/{id}", runtime.root))
         container = Container(
             id,
             bundle,
-            OCIRuntime(self._reaper, binary, options.root, self._runtime_timeout),
+            runtime,
             Process(id, urls),
             partial(self._open_stdio, options.owner),
             Announcer(self._publish, id),

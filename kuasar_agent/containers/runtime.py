@@ -18,6 +18,7 @@ from subprocess import DEVNULL
 
 from kuasar_agent.blocking import off_hub
 from kuasar_agent.reaper import Adoption, Child, Exit, Reaper
+from kuasar_agent.spans import traced
 from kuasar_agent.ttrpc.status import DeadlineExceeded, NotFound, StatusError, Unknown
 
 DEFAULT_ROOT = "/run/containerd/runc"
@@ -71,6 +72,7 @@ class OCIRuntime:
         self._reaper = reaper
         self._timeout = timeout
 
+    @traced("runtime create")
     def create(
         self,
         id: str,
@@ -150,6 +152,7 @@ class OCIRuntime:
                     _claim(adoption, prefix, pid_file).signal(signal.SIGKILL)
                 raise
 
+    @traced("runtime command")
     def _run(self, prefix: str, args: Sequence[str], stdio: Stdio | None = None) -> None:
         # Memory files, not pipes: nobody has to read them, and a process that keeps one open
         # after the command ended holds nothing up.

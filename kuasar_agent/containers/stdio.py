@@ -15,6 +15,7 @@ from kuasar_agent.containers.console import Console
 from kuasar_agent.containers.pipes import grow_pipe
 from kuasar_agent.containers.streams import Input, Output, TerminalInput
 from kuasar_agent.containers.transports import NullSink, Sink, Source, StreamPorts
+from kuasar_agent.spans import traced
 
 
 class Stdio:
@@ -31,6 +32,7 @@ class Stdio:
         self._input: Input | None = None
 
     @classmethod
+    @traced("stdio")
     def open(cls, urls: StdioUrls, ports: StreamPorts, owner: tuple[int, int] = (0, 0)) -> Stdio:
         """Open pipes and transports for the URLs; the process's pipe ends belong to `owner`.
 
@@ -55,6 +57,7 @@ class Stdio:
         """The path for the runtime's `--console-socket`, or None without a terminal."""
         return self._console.socket_path if self._console is not None else None
 
+    @traced("stdio start")
     def start(self) -> None:
         """The process has its ends: close ours of them and begin to copy.
 
@@ -76,6 +79,7 @@ class Stdio:
         if self._input is not None:
             self._input.finish()
 
+    @traced("stdio drain")
     def drain(self, grace: float | None = None) -> bool:
         """Wait until all output was delivered, at most `grace` seconds; False when some is left.
 

@@ -27,6 +27,7 @@ from kuasar_agent.sandbox.drivers import (
     parse_storage,
     prepare,
 )
+from kuasar_agent.spans import traced
 from kuasar_agent.ttrpc.status import (
     AlreadyExists,
     DeadlineExceeded,
@@ -51,6 +52,7 @@ class Storages:
         self._roots = tuple(roots)
         self._held: dict[str, _Held] = {}
 
+    @traced("storages")
     def attach(
         self,
         container_id: str,
@@ -75,6 +77,7 @@ class Storages:
             self.release(container_id)
             raise
 
+    @traced("storages release")
     def release(self, container_id: str) -> None:
         """Give back what the container held, the newest first. What goes wrong is logged."""
         for mount_point, held in reversed(list(self._held.items())):

@@ -42,8 +42,10 @@ class CallOwner(Protocol):
 
     core: ServerConnection
     peer: Peer
-    interceptors: tuple[Interceptor, ...]
     closed: bool
+
+    @property
+    def interceptors(self) -> tuple[Interceptor, ...]: ...
 
     def ask_flush(self) -> None: ...
 

@@ -38,10 +38,10 @@ class ServerClosed(ConnectionClosed):
 class Server:
     """Serves registered services on any number of listening sockets.
 
-    `interceptors` run around every call, the first outermost. `strict_ids=False` admits clients
-    whose request ids are out of order. `max_concurrent` bounds the handlers in progress for all
-    connections together, those included that outlive their caller. `authorize` is asked before
-    anything is read from a new connection.
+    `interceptors` run around every call, the first outermost; `intercept` replaces them.
+    `strict_ids=False` admits clients whose request ids are out of order. `max_concurrent` bounds
+    the handlers in progress for all connections together, those included that outlive their
+    caller. `authorize` is asked before anything is read from a new connection.
     """
 
     def __init__(
@@ -54,8 +54,7 @@ class Server:
         authorize: Policy | None = None,
         limits: Limits | None = None,
     ) -> None:
-        # Each call wraps its handler from the inside out.
-        self.interceptors = tuple(reversed(tuple(interceptors)))
+        self.intercept(interceptors)
         self.workers = Workers()
         self.running = 0
         """Handlers in progress."""
@@ -67,9 +66,15 @@ class Server:
         self._services: dict[str, Mapping[str, Method]] = {}
         self._listeners: set[Listener] = set()
         self._connections: set[_Connection] = set()
+        self._received = self._sent = 0
         self._stopping = False
         self._closed = Flag()
         self._quiet = Flag()
+
+    def intercept(self, interceptors: Iterable[Interceptor]) -> None:
+        """Run these around every call that begins from now on, the first outermost."""
+        # Each call wraps its handler from the inside out.
+        self.interceptors = tuple(reversed(tuple(interceptors)))
 
     def register(
         self, descriptor: ServiceDescriptor, handler: object, name: str | None = None
@@ -130,9 +135,18 @@ class Server:
         if self._stopping and self._is_quiet():
             self._quiet.set()
 
+    def traffic(self) -> tuple[int, int]:
+        """Bytes received and sent, over all connections that there were."""
+        live = self._connections
+        received = self._received + sum(connection.received for connection in live)
+        return received, self._sent + sum(connection.sent for connection in live)
+
     def forget(self, connection: _Connection) -> None:
         """A connection is closed."""
-        self._connections.discard(connection)
+        if connection in self._connections:
+            self._connections.discard(connection)
+            self._received += connection.received
+            self._sent += connection.sent
         if self._stopping and self._is_quiet():
             self._quiet.set()
 
@@ -176,9 +190,12 @@ class _Connection(Transport):
         self, sock: socket.socket, core: ServerConnection, server: Server, peer: Peer
     ) -> None:
         self.peer = peer
-        self.interceptors = server.interceptors
         self._server = server
         super().__init__(sock, core)
+
+    @property
+    def interceptors(self) -> tuple[Interceptor, ...]:
+        return self._server.interceptors
 
     def drain(self) -> None:
         """Refuse new calls; close when none is left and everything is sent."""

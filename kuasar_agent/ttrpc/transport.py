@@ -72,6 +72,8 @@ class Transport:
     def __init__(self, sock: socket.socket, core: Connection) -> None:
         self.core = core
         self.closed = False
+        self.received = self.sent = 0
+        """Bytes."""
         self.close_when_idle = False
         """Close once no call is in progress and everything is sent."""
         self._limits = core.limits
@@ -164,6 +166,7 @@ class Transport:
         if not count:
             self.close()
             return
+        self.received += count
         # What handlers queue from here on leaves with the flush below.
         self._flush_asked = True
         try:
@@ -192,7 +195,9 @@ class Transport:
             for _ in range(SENDS_AT_ONCE):
                 if not outbox.size:
                     break
-                outbox.consume(self._socket.sendmsg(outbox.peek(FRAMES_AT_ONCE)))
+                count = self._socket.sendmsg(outbox.peek(FRAMES_AT_ONCE))
+                self.sent += count
+                outbox.consume(count)
         except (BlockingIOError, InterruptedError):
             pass
         except OSError:

@@ -16,6 +16,7 @@ PARTS = (
     "stats",
     "sandbox",
     "ttrpc",
+    "observe",
 )
 
 

@@ -17,9 +17,11 @@ from typing import Any, TypeVar
 import gevent
 from gevent.socket import SHUT_WR, socket
 from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.empty_pb2 import Empty
 
 from kuasar_agent.api import runc_options_pb2, task_pb2
 from kuasar_agent.api.sandbox_pb2 import CheckRequest
+from kuasar_agent.services import agent as observed
 from kuasar_agent.services import sandbox, task
 from kuasar_agent.ttrpc import Client, StatusError, Stub, connect, dial
 from kuasar_debug.bundle import make_busybox_rootfs, make_spec
@@ -46,10 +48,10 @@ T = TypeVar("T")
 class Agent:
     """A serving agent, a connection to it, and what a test needs around them."""
 
-    def __init__(self, directory: Path, runtime: str, options: Sequence[str] = ()) -> None:
+    def __init__(self, directory: Path, runtime: str, *options: str) -> None:
         """`options` are further ones of `kuasar-agent serve`."""
         self.runtime = runtime
-        self._options = list(options)
+        self._options = options
         self.state = directory / "state"
         self.ports = directory / "ports"
         self.rootfs = directory / "rootfs"
@@ -210,9 +212,20 @@ class Agent:
     def open_fds(self) -> list[str]:
         return fd_targets(self.pid)
 
+    def leaks(self) -> list[str]:
+        """The agent's own report, a line for each thing."""
+        about = self.client.stub(observed.SERVICE)
+        found = about.leaks(Empty(), timeout=TIMEOUT).leaks
+        return [f"{leak.kind} {leak.what} {leak.detail}" for leak in found]
+
+    def assert_no_leaks(self) -> None:
+        """What is being given back has a moment to go."""
+        assert eventually(self.leaks, lambda left: not left) == []
+
     def assert_clean(self) -> None:
         """Nothing of any container is left, and the agent answers."""
         self.check()
+        self.assert_no_leaks()
         assert self.containers() == []
         assert eventually(self.children, lambda left: not left) == []
         assert self.cgroups() == []
@@ -253,7 +266,7 @@ class Agent:
 @contextmanager
 def running_agent(directory: Path, runtime: str, *options: str) -> Iterator[Agent]:
     """An agent that must have nothing left of its containers at the end."""
-    agent = Agent(directory, runtime, options)
+    agent = Agent(directory, runtime, *options)
     try:
         yield agent
         agent.assert_clean()

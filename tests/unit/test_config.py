@@ -43,6 +43,9 @@ STRATOVIRT = (
         ("task.log_level=WARN", TaskConfig(log_level="warn")),
         ("task.log_level=debug task.log_level=error", TaskConfig(log_level="error")),
         ("task.debug task.debug=false", TaskConfig()),
+        ("task.log_format=JSON", TaskConfig(log_format="json")),
+        ("task.trace_endpoint=vsock://2:99", TaskConfig(trace_endpoint="vsock://2:99")),
+        ("task.trace_endpoint=http://h:1/p", TaskConfig(trace_endpoint="http://h:1/p")),
         ("task.new_key=1 task. task debug agent.debug_console", TaskConfig()),
     ],
 )
@@ -78,6 +81,9 @@ def test_a_switch_is_turned_off(form: str) -> None:
         "task.runtime=runsc",
         "task.events=none",
         "task.vsock_peers=3",
+        "task.log_format=xml",
+        "task.trace_endpoint=https://h:1",
+        "task.trace_endpoint",
     ],
 )
 def test_a_bad_value_warns_and_changes_nothing(parameter: str) -> None:

@@ -32,6 +32,14 @@ def test_steps_and_serving_are_remembered_and_other_lines_skipped(tmp_path: Path
     assert (tmp_path / "console.log").read_bytes() == LINES
 
 
+def test_lines_of_json_are_read_as_well(tmp_path: Path) -> None:
+    step = b'{"ts":1.2,"level":"info","msg":"boot step","step":"mounts","ms":"13.5"}\n'
+    serving = b'{"ts":1.5,"level":"info","msg":"serving","version":"0.1.0","on":true}\n'
+    console = follow(tmp_path / "console.log", step + b'{"ts":broken\n' + serving)
+    assert [(step["step"], step["ms"]) for step in console.steps] == [("mounts", "13.5")]
+    assert (console.serving["version"], console.serving["on"]) == ("0.1.0", "true")
+
+
 def test_the_kernels_start_is_reckoned_from_the_first_line_of_the_agent(tmp_path: Path) -> None:
     console = follow(tmp_path / "console.log", LINES)
     assert console.init_at is not None

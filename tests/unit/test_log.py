@@ -8,6 +8,7 @@ import os
 import re
 import select
 from collections.abc import Iterator
+from enum import IntEnum
 
 import pytest
 from hypothesis import given
@@ -123,7 +124,7 @@ def test_a_line_has_the_kernels_time_the_level_the_module_and_the_fields(
 @pytest.mark.parametrize(
     ("level", "kept"),
     [
-        ("trace", ["debug", "info", "warn", "error"]),
+        ("trace", ["trace", "debug", "info", "warn", "error"]),
         ("debug", ["debug", "info", "warn", "error"]),
         ("info", ["info", "warn", "error"]),
         ("warn", ["warn", "error"]),
@@ -138,6 +139,7 @@ def test_lines_below_the_level_are_dropped(
     logger = log.get_logger("x")
     log.set_level(level)
     try:
+        logger.trace("m")
         logger.debug("m")
         logger.info("m")
         logger.warning("m")
@@ -145,6 +147,60 @@ def test_lines_below_the_level_are_dropped(
     finally:
         log.set_level("info")
     assert [parse(line)["level"] for line in drain(pipe[0]).splitlines()] == kept
+
+
+def test_a_json_line_has_the_same_fields_and_keeps_numbers() -> None:
+    class Level(IntEnum):
+        HIGH = 3
+
+    fields: dict[str, object] = {"a": 7, "b": True, "c": None, "d": 'say "hi"'}
+    fields |= {"e": Level.HIGH, "f": b"\xff"}
+    line = log.format_json("1.25", "info", "two words", fields)
+    assert json.loads(line) == {
+        **{"ts": 1.25, "level": "info", "msg": "two words", "a": 7, "b": True, "c": None},
+        **{"d": 'say "hi"', "e": 3, "f": "\\xff"},
+    }
+
+
+@given(st.text(), st.dictionaries(st.from_regex("[a-z_]+", fullmatch=True), st.text()))
+def test_any_text_comes_back_from_one_line_of_json(msg: str, fields: dict[str, str]) -> None:
+    fields = {key: value for key, value in fields.items() if key not in ("ts", "level", "msg")}
+    line = log.format_json("0.1", "warn", msg, dict(fields))
+    assert "\n" not in line
+    assert json.loads(line) == {"ts": 0.1, "level": "warn", "msg": msg, **fields}
+
+
+def test_the_format_can_be_chosen(pipe: tuple[int, log.Console]) -> None:
+    log.set_format("json")
+    try:
+        log.get_logger("x").info("m", id="c1")
+    finally:
+        log.set_format("logfmt")
+    fields = json.loads(drain(pipe[0]))
+    assert fields.pop("ts") > 0
+    assert fields == {"level": "info", "msg": "m", "src": "x", "id": "c1"}
+
+
+def test_a_message_that_comes_too_often_is_dropped_and_counted(
+    pipe: tuple[int, log.Console], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("kuasar_agent.log.time.monotonic", lambda: now)
+    logger = log.get_logger("x")
+    for number in range(log.BURST + 7):
+        logger.info("flood", number=number)
+    logger.info("other")
+    lines = [parse(line) for line in drain(pipe[0]).splitlines()]
+    assert [line["msg"] for line in lines] == ["flood"] * log.BURST + ["other"]
+    now += log.WINDOW
+    log.report_dropped()
+    logger.info("flood")
+    dropped, flood = (parse(line) for line in drain(pipe[0]).splitlines())
+    assert (dropped["msg"], dropped["dropped"]) == ("log lines dropped", "flood")
+    assert dropped["count"] == "7"
+    assert flood["msg"] == "flood"
+    log.report_dropped()
+    assert drain(pipe[0]) == ""
 
 
 def test_an_exception_line_carries_the_traceback_on_one_line(

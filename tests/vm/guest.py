@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import gevent
+from google.protobuf.empty_pb2 import Empty
 
-from kuasar_agent.api import sandbox_pb2, task_pb2
+from kuasar_agent.api import agent_pb2, sandbox_pb2, task_pb2
 from kuasar_agent.ttrpc import Client, dial
 from kuasar_debug.bundle import make_bundle
 from kuasar_debug.cli import IMAGE as IMAGE  # the tests' name for it
 from kuasar_debug.microvm import Config, MicroVM
+from tests.host.agent import eventually
 
 TASK = task_pb2.DESCRIPTOR.services_by_name["Task"]
+AGENT = agent_pb2.DESCRIPTOR.services_by_name["Agent"]
 SANDBOX = sandbox_pb2.DESCRIPTOR.services_by_name["SandboxService"]
 _HANGS_AFTER = 60.0
 _DISK_SIZE = 16 << 20
@@ -50,11 +53,21 @@ class Guest:
         self.client: Client = vm.connect()
         self.task = self.client.stub(TASK)
         self.sandbox = self.client.stub(SANDBOX)
+        self.observed = self.client.stub(AGENT)
         self._count = 0
 
     def check(self) -> None:
         """Raises when the agent does not answer."""
         self.sandbox.check(sandbox_pb2.CheckRequest(), timeout=10)
+
+    def leaks(self) -> list[str]:
+        """The agent's own report, a line for each thing."""
+        found = self.observed.leaks(Empty(), timeout=_HANGS_AFTER).leaks
+        return [f"{leak.kind} {leak.what} {leak.detail}" for leak in found]
+
+    def assert_no_leaks(self) -> None:
+        """What is being given back has a moment to go."""
+        assert eventually(self.leaks, lambda left: not left, within=_HANGS_AFTER) == []
 
     def bundle(self, command: Sequence[str], *, guest_pids: bool = False) -> str:
         """The id of a new bundle; with `guest_pids` the container sees the guest's processes."""

@@ -1,0 +1,300 @@
+"""The parts that look at the agent, without a guest or a container."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import gevent
+import gevent.event
+import gevent.lock
+import pytest
+from gevent.socket import AF_UNIX, socket
+
+from kuasar_agent import agent
+from kuasar_agent.api import agent_pb2
+from kuasar_agent.containers.manager import Footprint
+from kuasar_agent.observe.calls import BUCKETS, Calls
+from kuasar_agent.observe.kernel import Mark, marks
+from kuasar_agent.observe.leaks import Leaks
+from kuasar_agent.observe.metrics import render
+from kuasar_agent.observe.otlp import Exporter
+from kuasar_agent.observe.stall import StallWatch
+from kuasar_agent.observe.tracing import Tracing
+from kuasar_agent.spans import span, trace_with, traced
+from kuasar_agent.ttrpc import Context, NotFound
+from kuasar_debug import picture, timeline
+from tests.host.agent import eventually
+from tests.receiver import Receiver, assert_nested
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> agent.Agent:
+    """An agent that does not serve."""
+
+    def listen(port: int) -> socket:
+        listener = socket(AF_UNIX)
+        listener.bind(str(tmp_path / str(port)))
+        return listener
+
+    return agent.Agent(agent.Settings(state=str(tmp_path), listen=listen, host_only=False))
+
+
+def test_a_descriptor_that_nothing_holds_is_a_leak(house: agent.Agent) -> None:
+    leaks = Leaks(house)
+    lost = os.open(os.devnull, os.O_RDONLY)
+    try:
+        assert [leak[:2] for leak in leaks.report()] == [("fd", str(lost))]
+    finally:
+        os.close(lost)
+    assert leaks.report() == []
+
+
+def test_a_descriptor_that_a_part_of_the_agent_holds_is_none(house: agent.Agent) -> None:
+    leaks = Leaks(house)
+    with socket(AF_UNIX) as held:
+        house.parts.append([held])
+        assert leaks.report() == []
+        house.parts.clear()
+        assert [leak.kind for leak in leaks.report()] == ["fd"]
+
+
+def test_a_channel_that_outlives_its_container_is_a_leak(house: agent.Agent) -> None:
+    leaks = Leaks(house)
+    house.containers.footprints += [Footprint("a", "/a", "/none"), Footprint("a-b", "/b", "/none")]
+    channel = house.channels.produce("a-b-stdout")
+    house.channels.input("a-exec-stdin")  # nobody has used it yet
+    assert [leak[:2] for leak in leaks.report()] == [("stream", "a-b-stdout")]
+    house.channels.release_output("a-b-stdout", channel)
+    assert leaks.report() == []
+
+
+class Part:
+    """Stands for an object of the agent; what is not the agent's own explains nothing."""
+
+    def work(self, forever: gevent.event.Event) -> None:
+        forever.wait()
+
+
+Part.__module__ = "kuasar_agent.part"
+
+
+def test_a_greenlet_is_explained_by_what_it_works_on(house: agent.Agent) -> None:
+    leaks = Leaks(house)
+    part, forever = Part(), gevent.event.Event()
+    worker = gevent.spawn(part.work, forever)
+    gevent.sleep(0)
+    (leak,) = leaks.report()
+    assert leak[:2] == ("greenlet", "part.Part.work")
+    house.parts.append(part)
+    assert leaks.report() == []
+    house.parts.clear()
+    forever.set()
+    worker.join()
+    assert leaks.report() == []
+
+
+def test_a_zombie_that_was_missed_is_waited_for_by_the_report(house: agent.Agent) -> None:
+    leaks = Leaks(house)
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    assert leaks.report() == []
+    with pytest.raises(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def test_calls_are_counted_by_code_and_sorted_into_buckets() -> None:
+    calls = Calls()
+    context = Context("/s/M")
+
+    def fail(*_: object) -> None:
+        raise NotFound("x")
+
+    assert calls(context, 1, lambda _, request: request + 1) == 2
+    with pytest.raises(NotFound):
+        calls(context, 1, fail)
+    with pytest.raises(ZeroDivisionError):
+        calls(context, 1, lambda *_: 1 / 0)
+    assert calls.ended == {("/s/M", 0): 1, ("/s/M", 5): 1, ("/s/M", 2): 1}
+    assert calls.running == 0
+    latency = calls.latency["/s/M"]
+    assert sum(latency.counts) == 3
+    latency.add(BUCKETS[2])
+    latency.add(BUCKETS[-1] + 1)
+    assert (latency.counts[2], latency.counts[-1]) == (1, 1)
+
+
+def test_a_page_of_metrics_is_prometheus_text(house: agent.Agent) -> None:
+    calls = Calls()
+    calls(Context('/s/"M\n'), None, lambda *_: None)
+    text = render(house, calls, StallWatch(), None)
+    assert 'kuasar_agent_calls_total{method="/s/\\"M\\n",code="OK"} 1\n' in text
+    families = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
+    assert len(families) == len(set(families))
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            name, _, value = line.rpartition(" ")
+            float(value)
+            assert any(name.startswith(family) for family in families), line
+    buckets = [line.rpartition(" ")[2] for line in text.splitlines() if "_bucket{" in line]
+    assert buckets == sorted(buckets, key=int)
+    assert buckets[-1] == "1"
+
+
+BLOCKED = """
+import threading, time
+import gevent
+from kuasar_agent.observe.otlp import Exporter
+from kuasar_agent.observe.stall import StallWatch
+from kuasar_agent.observe.tracing import Tracing
+
+watch = StallWatch()
+watch.start()
+
+def hog():
+    while not watch.stalls:
+        time.sleep(0.01)
+
+gevent.spawn(hog).join()
+while watch.worst < 1:
+    gevent.sleep(0.01)
+watch.stop()
+for thread in threading.enumerate():
+    if thread.name == "stall-watch":
+        thread.join()
+print(watch.stalls)
+"""
+
+
+def test_a_greenlet_that_keeps_the_hub_is_named() -> None:
+    command = [sys.executable, "-c", BLOCKED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "1\n"
+    blocked, again = done.stderr.splitlines()
+    assert 'msg="the hub is blocked"' in blocked
+    assert "hog" in blocked
+    assert 'msg="the hub runs again"' in again
+
+
+def test_marks_cost_nothing_until_somebody_traces() -> None:
+    opened = []
+
+    def begin(name: str) -> gevent.lock.BoundedSemaphore:
+        opened.append(name)
+        return gevent.lock.BoundedSemaphore()
+
+    @traced("part")
+    def part(value: int) -> int:
+        with span("inner"):
+            return value
+
+    assert part(1) == 1
+    trace_with(begin)
+    try:
+        assert part(2) == 2
+    finally:
+        trace_with(None)
+    assert part(3) == 3
+    assert opened == ["part", "inner"]
+
+
+def test_spans_wait_for_a_receiver_that_comes_later() -> None:
+    listener = socket()
+    listener.bind(("127.0.0.1", 0))
+    tracing = Tracing(f"http://127.0.0.1:{listener.getsockname()[1]}", {"host.name": "h"})
+    context = Context("/s/M")
+
+    def call(*_: object) -> None:
+        with span("part"):
+            raise NotFound("x")
+
+    tracing.begin()
+    try:
+        with pytest.raises(NotFound):
+            tracing(context, None, call)
+    finally:
+        tracing.end()
+    assert eventually(lambda: tracing.exporter.failed, bool)
+    listener.listen()
+    with Receiver(listener).serving() as receiver:
+        assert eventually(lambda: len(receiver.spans), lambda count: count == 2) == 2
+    (whole,), (part,) = receiver.named("s/M"), receiver.named("part")
+    assert whole.failed
+    assert part.failed
+    assert_nested(receiver, whole)
+    assert receiver.children(whole) == [part]
+    assert (tracing.exporter.sent, tracing.exporter.dropped) == (2, 0)
+
+
+@pytest.mark.parametrize("endpoint", ["", "http://h", "https://h:1", "vsock://2"])
+def test_an_endpoint_that_makes_no_sense_is_refused(endpoint: str) -> None:
+    with pytest.raises(ValueError, match="no endpoint"):
+        Exporter(endpoint)
+
+
+def test_the_kernels_log_gives_its_phases(tmp_path: Path) -> None:
+    log = tmp_path / "kmsg"
+    log.write_text("6,1,1500,-;Linux version 6.1\n")
+    assert marks(str(log)) == [Mark(1.5, "Linux version 6.1")]
+    log.write_text("not such a log\n")
+    assert marks(str(log)) == []
+    assert marks(str(tmp_path / "none")) == []
+
+
+@pytest.fixture
+def boot() -> agent_pb2.BootResponse:
+    step, mark = agent_pb2.BootStep, agent_pb2.KernelMark
+    return agent_pb2.BootResponse(
+        steps=[
+            step(name="mounts", start_ms=2000, ms=20),
+            step(name="import gevent", start_ms=2030, ms=300),
+            step(name="imports", start_ms=2025, ms=400),
+            step(name="serve", start_ms=2430, ms=10),
+        ],
+        serving_ms=2450,
+        marks=[
+            mark(at_ms=500, text="Trying to unpack rootfs image as initramfs..."),
+            mark(at_ms=900, text="Freeing initrd memory: 13M"),
+            mark(at_ms=1200, text="Run /init as init process"),
+        ],
+    )
+
+
+def test_a_start_up_is_laid_out_on_one_clock(boot: agent_pb2.BootResponse) -> None:
+    found = [(bar.name, bar.start, bar.length, bar.inner) for bar in timeline.bars(boot, 100)]
+    assert found == [
+        ("QEMU and its firmware", 0, 100, False),
+        ("kernel", 100, 1200, False),
+        ("unpacking the initrd", 600, 400, True),
+        ("Python's own start", 1300, 800, False),
+        ("mounts", 2100, 20, False),
+        ("imports", 2125, 400, False),
+        ("import gevent", 2130, 300, True),
+        ("serve", 2530, 10, False),
+    ]
+
+
+@pytest.mark.parametrize("ending", ["svg", "png"])
+def test_a_start_up_can_be_looked_at(
+    boot: agent_pb2.BootResponse, tmp_path: Path, ending: str
+) -> None:
+    drawn = timeline.Timeline(list(timeline.bars(boot, 100)), 2550, 2600, "Linux, tcg")
+    path = tmp_path / f"boot.{ending}"
+    picture.draw(drawn, path)
+    if ending == "svg":
+        assert ElementTree.parse(path).getroot().tag.endswith("svg")
+    else:
+        assert path.read_bytes().startswith(b"\x89PNG")
+    lines = timeline.text(drawn).splitlines()
+    assert "Linux, tcg" in lines[0]
+    assert [line.split("  ")[0] for line in lines[2:4]] == ["QEMU and its firmware", "kernel"]
+
+
+def test_a_boot_needs_a_place_or_a_picture_to_make() -> None:
+    command = [sys.executable, "-m", "kuasar_debug", "boot"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == "Error: give --dir, or --timeline to boot only for the picture\n"
