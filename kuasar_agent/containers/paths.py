@@ -103,9 +103,11 @@ class FifoSink:
 
     def finish(self) -> None:
         target = self._connect()
-        # With the last end closed a FIFO forgets its bytes.
-        while hung_up(target.fd) and _unread(target.fd):
-            gevent.sleep(_PAUSE)
+        # With the last end closed a FIFO forgets its bytes, and the reader that is there may go.
+        pause = _PAUSE / 32
+        while _unread(target.fd):
+            gevent.sleep(pause)
+            pause = min(2 * pause, _PAUSE)
         self.close()
 
     def keep(self, data: bytes) -> bool:
