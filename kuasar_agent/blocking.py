@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 def off_hub(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """Call `function` in a thread; other greenlets run meanwhile. Its exception is raised here."""
-    with span(getattr(function, "__name__", "off_hub")):
+    with span(getattr(function, "__name__", "off_hub").lstrip("_")):
         return _apply(gevent.get_hub().threadpool, lambda: function(*args, **kwargs))
 
 

@@ -135,7 +135,7 @@ class Containers:
     def _create(
         self, id: str, requested: StdioUrls, options: CreateOptions, deadline: float | None
     ) -> Container:
-        bundle: Bundle = off_hub(self._load, id)
+        bundle: Bundle = off_hub(self._load_bundle, id)
         self._storages.attach(id, bundle.storages, deadline)
         try:
             return self._create_from(bundle, id, requested, options)
@@ -143,7 +143,7 @@ class Containers:
             self._storages.release(id)
             raise
 
-    def _load(self, id: str) -> Bundle:
+    def _load_bundle(self, id: str) -> Bundle:
         """Blocks."""
         self._rescan()
         return load_bundle(f"{self._state}/{id}", id)
