@@ -34,7 +34,7 @@ until [ -b "$root" ]; do
   usleep 100000
 done
 
-mount -t "$type" -o "$options" "$root" /root || fail "$root cannot be mounted"
+mount -t "$type" -o "$options" "$root" /sysroot || fail "$root cannot be mounted"
 umount /proc
-mount -o move /dev /root/dev
-exec switch_root /root /sbin/init
+mount -o move /dev /sysroot/dev
+exec switch_root /sysroot /sbin/init

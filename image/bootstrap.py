@@ -22,7 +22,7 @@ def tree(userland: Layer, kernel: Layer) -> Tree:
     """Busybox with its libraries, the modules of the root disk in load order, and an init."""
     source, modules = userland.tree(), kernel.tree()
     result = Tree()
-    for path in ("dev", "proc", "root"):
+    for path in ("dev", "proc", "sysroot"):
         result.directory(path)
     for path in ("bin", "sbin", "lib", "lib64"):
         result.add(path, source[path])
