@@ -61,7 +61,6 @@ def _serve(timeline: Timeline) -> None:
             )
         )
         house.start()
-    gc.freeze()
     gc.enable()
     log.info(
         "serving",

@@ -23,6 +23,7 @@ from kuasar_agent.blocking import off_hub
 from kuasar_agent.containers.console import Console
 from kuasar_agent.containers.manager import Footprint
 from kuasar_agent.linux.mount import mounts
+from kuasar_agent.log import console
 from kuasar_agent.observe import greenlets, procfs
 from kuasar_agent.observe.reach import Reach
 from kuasar_agent.sandbox.storage import DIRECTORY
@@ -56,7 +57,7 @@ class Leaks:
         self._house.reaper.reap()
         living = set(self._house.containers.live())
         gone = [known for known in self._house.containers.footprints if known.id not in living]
-        reach = Reach([self._house])
+        reach = Reach([self._house, console])
         streams = self._streams(living, {known.id for known in gone})
         found = [*self._fds(reach), *_greenlets(reach), *streams]
         consoles = {os.path.dirname(it.socket_path) for it in reach.instances(Console)}

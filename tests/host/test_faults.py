@@ -146,7 +146,7 @@ def test_a_bundle_on_a_full_disk_fails_the_create(agent: Agent, terminal: bool) 
     id = agent.bundle("true")
     path = agent.state / id
     files = {file.name: file.read_bytes() for file in path.iterdir()}
-    in_agent = ["nsenter", "-t", str(agent.pid), "-m"]
+    in_agent = ["nsenter", "-t", str(agent.pid), "-m", "-r"]
     # A page for each file, and none for another.
     size = f"size={4096 * len(files)}"
     subprocess.run([*in_agent, "mount", "-t", "tmpfs", "-o", size, "tmpfs", path], check=True)

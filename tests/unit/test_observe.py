@@ -19,7 +19,7 @@ from kuasar_agent.api import agent_pb2
 from kuasar_agent.containers.manager import Footprint
 from kuasar_agent.observe.calls import BUCKETS, Calls
 from kuasar_agent.observe.kernel import Mark, marks
-from kuasar_agent.observe.leaks import Leaks
+from kuasar_agent.observe.leaks import Leak, Leaks
 from kuasar_agent.observe.metrics import render
 from kuasar_agent.observe.otlp import Exporter
 from kuasar_agent.observe.stall import StallWatch
@@ -29,6 +29,11 @@ from kuasar_agent.ttrpc import Context, NotFound
 from kuasar_debug import picture, timeline
 from tests.host.agent import eventually
 from tests.receiver import Receiver, assert_nested
+
+
+def found(leaks: Leaks) -> list[Leak]:
+    """What is reported, but for the greenlets that other tests in this process have left."""
+    return [leak for leak in leaks.report() if leak.kind != "greenlet" or "Part" in leak.what]
 
 
 @pytest.fixture
@@ -47,19 +52,19 @@ def test_a_descriptor_that_nothing_holds_is_a_leak(house: agent.Agent) -> None:
     leaks = Leaks(house)
     lost = os.open(os.devnull, os.O_RDONLY)
     try:
-        assert [leak[:2] for leak in leaks.report()] == [("fd", str(lost))]
+        assert [leak[:2] for leak in found(leaks)] == [("fd", str(lost))]
     finally:
         os.close(lost)
-    assert leaks.report() == []
+    assert found(leaks) == []
 
 
 def test_a_descriptor_that_a_part_of_the_agent_holds_is_none(house: agent.Agent) -> None:
     leaks = Leaks(house)
     with socket(AF_UNIX) as held:
         house.parts.append([held])
-        assert leaks.report() == []
+        assert found(leaks) == []
         house.parts.clear()
-        assert [leak.kind for leak in leaks.report()] == ["fd"]
+        assert [leak.kind for leak in found(leaks)] == ["fd"]
 
 
 def test_a_channel_that_outlives_its_container_is_a_leak(house: agent.Agent) -> None:
@@ -67,9 +72,9 @@ def test_a_channel_that_outlives_its_container_is_a_leak(house: agent.Agent) -> 
     house.containers.footprints += [Footprint("a", "/a", "/none"), Footprint("a-b", "/b", "/none")]
     channel = house.channels.produce("a-b-stdout")
     house.channels.input("a-exec-stdin")  # nobody has used it yet
-    assert [leak[:2] for leak in leaks.report()] == [("stream", "a-b-stdout")]
+    assert [leak[:2] for leak in found(leaks)] == [("stream", "a-b-stdout")]
     house.channels.release_output("a-b-stdout", channel)
-    assert leaks.report() == []
+    assert found(leaks) == []
 
 
 class Part:
@@ -87,21 +92,21 @@ def test_a_greenlet_is_explained_by_what_it_works_on(house: agent.Agent) -> None
     part, forever = Part(), gevent.event.Event()
     worker = gevent.spawn(part.work, forever)
     gevent.sleep(0)
-    (leak,) = leaks.report()
+    (leak,) = found(leaks)
     assert leak[:2] == ("greenlet", "part.Part.work")
     house.parts.append(part)
-    assert leaks.report() == []
+    assert found(leaks) == []
     house.parts.clear()
     forever.set()
     worker.join()
-    assert leaks.report() == []
+    assert found(leaks) == []
 
 
 def test_a_zombie_that_was_missed_is_waited_for_by_the_report(house: agent.Agent) -> None:
     leaks = Leaks(house)
     pid = os.posix_spawn("/bin/true", ["true"], {})
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-    assert leaks.report() == []
+    assert found(leaks) == []
     with pytest.raises(ChildProcessError):
         os.waitpid(pid, 0)
 

@@ -67,7 +67,8 @@ class Guest:
 
     def assert_no_leaks(self) -> None:
         """What is being given back has a moment to go."""
-        assert eventually(self.leaks, lambda left: not left, within=_HANGS_AFTER) == []
+        left = eventually(self.leaks, lambda left: not left, within=_HANGS_AFTER)
+        assert not left, left
 
     def bundle(self, command: Sequence[str], *, guest_pids: bool = False) -> str:
         """The id of a new bundle; with `guest_pids` the container sees the guest's processes."""
