@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -195,6 +194,8 @@ class Container:
 
         Raises Unimplemented where one of them cannot.
         """
+        import shutil  # not needed before the agent serves
+
         if not checkpoint.path.startswith("/"):
             raise InvalidArgument(f"checkpoint path {checkpoint.path!r} is not absolute")
         if shutil.which("criu") is None:

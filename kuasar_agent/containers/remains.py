@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 from kuasar_agent.blocking import off_hub
 from kuasar_agent.containers.bundle import Bundle
 from kuasar_agent.containers.runtime import OCIRuntime
@@ -25,6 +23,8 @@ class Remains:
 
     def remove(self) -> None:
         """First by the runtime; one that was killed half-way may not know of everything."""
+        import shutil  # a failed create is rare, and start-up does without it
+
         try:
             self._runtime.delete(self._id)
         except StatusError as error:
