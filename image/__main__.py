@@ -12,7 +12,7 @@ from pathlib import Path
 from image import artefacts, layers, wheels
 from image.artefacts import ARTEFACTS, MANIFEST, Layers
 from image.contents import FLAVOURS
-from image.errors import BuildError
+from image.errors import BuildError, explain
 from image.files import Cache, cache_directory, replacing
 from image.kernels import KERNELS
 from image.manifest import manifest, table
@@ -64,12 +64,8 @@ def main() -> int:
     try:
         kinds = {"flavour": options.flavour, "kernel": options.kernel}
         print(build(options.output, options.cache, names, **kinds))
-    except BuildError as error:
-        print(f"image: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        place = error.filename2 or error.filename or "a file"
-        print(f"image: {place}: {error.strerror}", file=sys.stderr)
+    except (BuildError, OSError) as error:
+        print(explain(error), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

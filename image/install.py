@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from image.artefacts import ARTEFACTS
-from image.errors import BuildError
+from image.errors import BuildError, explain
 from image.files import replacing, run, sha256_of
 
 DIRECTORY = "var/lib/kuasar"
@@ -51,12 +51,8 @@ def main() -> int:
     try:
         for line in install(options.image, Path(options.destdir or "/")):
             print(line)
-    except BuildError as error:
-        print(f"image: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        place = error.filename2 or error.filename or "a file"
-        print(f"image: {place}: {error.strerror}", file=sys.stderr)
+    except (BuildError, OSError) as error:
+        print(explain(error), file=sys.stderr)
         return 1
     return 0
 
