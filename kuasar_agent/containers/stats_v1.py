@@ -13,13 +13,12 @@ from kuasar_agent.linux.cgroup_files import (
     Cgroup,
     page_sizes,
     parse_flat,
-    parse_nested,
     parse_number,
+    parse_rdma,
 )
 from kuasar_agent.linux.netdev import Counters
 
 _NS_PER_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-_RDMA_LIMIT = (1 << 32) - 1
 
 # memory.stat has a `swap` too, which is not the message of that name.
 _MEMORY = {f.name for f in pb.MemoryStat.DESCRIPTOR.fields if f.message_type is None}
@@ -176,10 +175,6 @@ def _rdma(cgroup: Cgroup) -> pb.RdmaStat | None:
 
 def _rdma_entries(text: str) -> list[pb.RdmaEntry]:
     return [
-        pb.RdmaEntry(
-            device=device,
-            hca_handles=min(parse_number(values.get("hca_handle", "")), _RDMA_LIMIT),
-            hca_objects=min(parse_number(values.get("hca_object", "")), _RDMA_LIMIT),
-        )
-        for device, values in parse_nested(text).items()
+        pb.RdmaEntry(device=device, hca_handles=handles, hca_objects=objects)
+        for device, handles, objects in parse_rdma(text)
     ]

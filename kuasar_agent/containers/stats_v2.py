@@ -12,13 +12,13 @@ from kuasar_agent.linux.cgroup_files import (
     parse_flat,
     parse_nested,
     parse_number,
+    parse_rdma,
 )
 from kuasar_agent.linux.netdev import Counters
 
 _CPU = frozenset(pb.CPUStat.DESCRIPTOR.fields_by_name) - {"psi"}
 _MEMORY = frozenset(pb.MemoryStat.DESCRIPTOR.fields_by_name) - {"psi"}
 _EVENTS = frozenset(pb.MemoryEvents.DESCRIPTOR.fields_by_name)
-_RDMA_LIMIT = (1 << 32) - 1
 
 _MEMORY_FILES = {
     "usage": "memory.current",
@@ -96,12 +96,8 @@ def _rdma(cgroup: Cgroup) -> pb.RdmaStat | None:
 
 def _rdma_entries(text: str) -> list[pb.RdmaEntry]:
     return [
-        pb.RdmaEntry(
-            device=device,
-            hca_handles=min(parse_number(values.get("hca_handle", "")), _RDMA_LIMIT),
-            hca_objects=min(parse_number(values.get("hca_object", "")), _RDMA_LIMIT),
-        )
-        for device, values in parse_nested(text).items()
+        pb.RdmaEntry(device=device, hca_handles=handles, hca_objects=objects)
+        for device, handles, objects in parse_rdma(text)
     ]
 
 

@@ -20,6 +20,9 @@ NO_LIMIT = (1 << 64) - 1
 
 _CHUNK = 1 << 16
 
+_UINT32 = (1 << 32) - 1
+_RDMA_KEYS = ("hca_handle", "hca_object")
+
 # A list may come from the host, so that its cost is bounded; no kernel takes longer ones.
 _LIST_LIMIT = 1 << 16
 _LIST_LENGTH = 1 << 16
@@ -135,6 +138,15 @@ def parse_nested(text: str) -> dict[str, dict[str, str]]:
     for line in text.splitlines():
         key, *pairs = line.split()
         entries[key] = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    return entries
+
+
+def parse_rdma(text: str) -> list[tuple[str, int, int]]:
+    """Device, handles and objects of each line of rdma.current or rdma.max, as uint32."""
+    entries = []
+    for device, values in parse_nested(text).items():
+        handles, objects = (min(parse_number(values.get(key, "")), _UINT32) for key in _RDMA_KEYS)
+        entries.append((device, handles, objects))
     return entries
 
 
