@@ -110,10 +110,10 @@ class OutputChannel:
         """Make `wait` return."""
         self._changed.set()
 
-    def peek(self, limit: int) -> bytes:
+    def peek(self, limit: int) -> memoryview:
         """The next bytes, at most `limit`; they stay until `consume`."""
         if not self._chunks:
-            return b""
+            return memoryview(b"")
         if not self._offset and len(self._chunks[0]) < limit and len(self._chunks) > 1:
             # Many small writes make one message.
             gathered, size = [], 0
@@ -121,7 +121,7 @@ class OutputChannel:
                 gathered.append(self._chunks.popleft())
                 size += len(gathered[-1])
             self._chunks.appendleft(b"".join(gathered))
-        return self._chunks[0][self._offset : self._offset + limit]
+        return memoryview(self._chunks[0])[self._offset : self._offset + limit]
 
     def consume(self, size: int) -> None:
         """Forget the first bytes, which `peek` returned."""

@@ -49,6 +49,8 @@ class CallOwner(Protocol):
 
     def ask_flush(self) -> None: ...
 
+    def flush(self) -> None: ...
+
     def wait_for_room(self, deadline: float | None) -> None: ...
 
     def wait_until_sent(self, stream_id: int) -> bool: ...
@@ -138,15 +140,17 @@ class Call(Context):
 
     def flush(self) -> bool:
         """Wait until the kernel has all that was sent; False when the connection went first."""
+        self._connection.flush()
         return self._connection.wait_until_sent(self._stream.id)
 
-    def withdraw(self) -> bool:
-        """Take back the last message; False when it is, or will be, on its way to the peer."""
+    def withdraw(self, count: int) -> int:
+        """Take back those of the last `count` messages that are not on their way to the peer,
+        and will not be; returns how many these are."""
         outbox = self._connection.core.outbox
         if self._connection.closed:
-            # A part of it is of no use to the peer, and the rest will never follow.
-            return outbox.holds(self._stream.id)
-        return outbox.take_back(self._stream.id)
+            # A part of a message is of no use to the peer, and the rest will never follow.
+            return min(count, outbox.count(self._stream.id))
+        return outbox.take_back(self._stream.id, count)
 
     def _start_timer(self, seconds: float) -> None:
         self.deadline = monotonic() + seconds
@@ -239,10 +243,15 @@ class ServerStream:
         """
         self._call.send(self._method.serialize_reply(message))
 
+    def send_encoded(self, message: bytes) -> None:
+        """The same for a message that is in its wire form already."""
+        self._call.send(message)
+
     def flush(self) -> bool:
         """Wait until the kernel has all that was sent; False when the connection went first."""
         return self._call.flush()
 
-    def withdraw(self) -> bool:
-        """Take back the last message; False when it is, or will be, on its way to the client."""
-        return self._call.withdraw()
+    def withdraw(self, count: int) -> int:
+        """Take back those of the last `count` messages that are not on their way to the client,
+        and will not be; returns how many these are."""
+        return self._call.withdraw(count)

@@ -118,23 +118,29 @@ class Outbox:
                 self.size -= len(frame)
         self._frames = kept
 
-    def take_back(self, stream_id: int) -> bool:
-        """Remove a stream's last frame; False when the kernel has it, at least in part."""
+    def take_back(self, stream_id: int, count: int) -> int:
+        """Remove a stream's last frames, at most `count`, and return how many it were.
+
+        One that the kernel has in part stays.
+        """
         key = stream_id.to_bytes(4, "big")
+        taken = 0
         for index in range(len(self._frames) - 1, -1, -1):
             frame = self._frames[index]
+            if taken == count or (index == 0 and self._offset):
+                break
             if frame[4:8] == key:
-                if index == 0 and self._offset:
-                    return False
                 del self._frames[index]
                 self.size -= len(frame)
-                return True
-        return False
+                taken += 1
+        return taken
 
-    def holds(self, stream_id: int) -> bool:
-        """Whether something of a stream still waits for the kernel."""
+    def count(self, stream_id: int) -> int:
+        """How many of a stream's frames wait for the kernel, at least in part."""
+        if not self._frames:
+            return 0
         key = stream_id.to_bytes(4, "big")
-        return any(frame[4:8] == key for frame in self._frames)
+        return sum(frame[4:8] == key for frame in self._frames)
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._frames)

@@ -103,6 +103,11 @@ class Transport:
             self._flush_asked = True
             self._run_callback(self._flush)
 
+    def flush(self) -> None:
+        """Send now what is queued, as far as the kernel takes it; the rest follows by itself."""
+        if not (self._writing or self.closed):
+            self._send_queued()
+
     def wait_for_room(self, deadline: float | None = None) -> None:
         """Return once few enough frames wait for the socket; for greenlets that send messages.
 
@@ -117,11 +122,12 @@ class Transport:
 
     def wait_until_sent(self, stream_id: int) -> bool:
         """Return once nothing of a stream waits for the kernel; False when it never will go."""
-        while self.core.outbox.holds(stream_id) and not self.closed:
+        outbox = self.core.outbox
+        while outbox.count(stream_id) and not self.closed:
             if self._progress is None:
                 self._progress = Flag()
             self._progress.wait()
-        return not self.core.outbox.holds(stream_id)
+        return not outbox.count(stream_id)
 
     def close(self) -> None:
         """Close the socket and end every call; harmless when closed already."""
@@ -188,9 +194,11 @@ class Transport:
 
     def _flush(self) -> None:
         self._flush_asked = False
+        if not self.closed:
+            self._send_queued()
+
+    def _send_queued(self) -> None:
         outbox = self.core.outbox
-        if self.closed:
-            return
         try:
             for _ in range(SENDS_AT_ONCE):
                 if not outbox.size:

@@ -98,6 +98,18 @@ def test_no_more_is_sent_than_was_granted(agent: Agent) -> None:
     agent.delete(id)
 
 
+def test_no_message_is_longer_than_the_buffer_of_containerds_reader(agent: Agent) -> None:
+    out = put(agent, "out", CAPACITY)
+    id = agent.run("cat", "/out", stdout=url("s-stdout"))
+    agent.wait(id)
+    stream = open_stream(agent.client, "s-stdout")
+    grant(stream, 1 << 20)
+    chunks = list(iter(lambda: next_data(stream), None))
+    assert b"".join(filter(None, chunks)) == out
+    assert max(len(chunk or b"") for chunk in chunks) == 32 * 1024
+    agent.delete(id)
+
+
 def test_a_reader_that_never_grants_gets_everything(agent: Agent) -> None:
     out = put(agent, "out", 200_000)
     id = agent.run("cat", "/out", stdout=url("s-stdout"))

@@ -14,38 +14,48 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from kuasar_agent.api.transfer_pb2 import Data, WindowUpdate
 from kuasar_agent.containers.channels import OutputChannel, Preempted
-from kuasar_agent.services.streaming import _pack, _Reader
-from kuasar_agent.ttrpc import ServerStream
+from kuasar_agent.services.streaming import MESSAGE, _pack, _Reader, encode_data
+from kuasar_agent.ttrpc import ConnectionClosed, ServerStream, StreamClosed
 
 
 class Crowded:
-    """A stream whose connection has no room yet, and a peer that grants a kilobyte."""
+    """A stream whose connection has no room yet, and a peer that grants once."""
 
-    def __init__(self) -> None:
+    def __init__(self, grant: int = 1 << 20) -> None:
         self.room = Event()
         self.gone = Event()
-        """The kernel takes what is queued."""
+        """The kernel takes what is queued, unless the connection is `lost`."""
+        self.lost = False
+        self.fails_after = -1
+        """Messages after which the call is over."""
         self.queued: list[bytes] = []
         self.sent: list[bytes] = []
-        self._grants = [WindowUpdate(update=1024)]
+        self._grants = [WindowUpdate(update=grant)]
 
     def recv(self) -> AnyMessage:
         if not self._grants:
             Event().wait()
         return _pack(self._grants.pop())
 
-    def send(self, message: AnyMessage) -> None:
+    def send_encoded(self, message: bytes) -> None:
         self.room.wait()
-        self.queued.append(Data.FromString(message.value).data)
+        if len(self.queued) == self.fails_after:
+            raise StreamClosed
+        self.queued.append(Data.FromString(AnyMessage.FromString(message).value).data)
 
     def flush(self) -> bool:
         self.gone.wait()
+        if self.lost:
+            return False
         self.sent += self.queued
         self.queued.clear()
         return True
 
-    def withdraw(self) -> bool:
-        return bool(self.queued and self.queued.pop())
+    def withdraw(self, count: int) -> int:
+        kept = max(0, len(self.queued) - count)
+        withdrawn = len(self.queued) - kept
+        del self.queued[kept:]
+        return withdrawn
 
 
 def reading(channel: OutputChannel, stream: Crowded) -> gevent.Greenlet[[], None]:
@@ -63,6 +73,13 @@ def reading(channel: OutputChannel, stream: Crowded) -> gevent.Greenlet[[], None
     return greenlet
 
 
+@pytest.mark.parametrize("size", [1, 127, 128, 16383, 16384, MESSAGE])
+def test_data_is_encoded_as_protobuf_does(size: int) -> None:
+    data = bytes(range(256)) * (size // 256 + 1)
+    message = _pack(Data(data=data[:size]))
+    assert AnyMessage.FromString(encode_data(memoryview(data)[:size])) == message
+
+
 @pytest.mark.parametrize("room_first", [True, False])
 def test_a_message_that_waits_for_room_is_the_successors(room_first: bool) -> None:
     channel = OutputChannel()
@@ -76,7 +93,7 @@ def test_a_message_that_waits_for_room_is_the_successors(room_first: bool) -> No
     with pytest.raises(Preempted):
         old.get(timeout=10)
     assert (first.queued, first.sent) == ([], [])
-    assert channel.peek(100) == b"hello"
+    assert bytes(channel.peek(100)) == b"hello"
 
 
 def test_a_queued_message_is_taken_back_for_the_successor() -> None:
@@ -90,7 +107,7 @@ def test_a_queued_message_is_taken_back_for_the_successor() -> None:
     with pytest.raises(Preempted):
         old.get(timeout=10)
     assert first.queued == []
-    assert channel.peek(100) == b"hello"
+    assert bytes(channel.peek(100)) == b"hello"
 
 
 def test_a_message_that_has_left_is_not_sent_again() -> None:
@@ -105,3 +122,50 @@ def test_a_message_that_has_left_is_not_sent_again() -> None:
     with pytest.raises(Preempted):
         old.get(timeout=10)
     assert channel.empty
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_of_a_batch_the_successor_gets_what_has_not_left(lost: bool) -> None:
+    parts = [bytes([value]) * MESSAGE for value in range(3)]
+    channel = OutputChannel()
+    channel.put(b"".join(parts))
+    first, second = Crowded(), Crowded()
+    first.room.set()
+    old = reading(channel, first)
+    assert first.queued == parts
+    first.queued.pop(0)
+    if lost:
+        first.lost = True
+        first.gone.set()
+        with pytest.raises(ConnectionClosed):
+            old.get(timeout=10)
+    _Reader(channel, cast(ServerStream, second))
+    if not lost:
+        with pytest.raises(Preempted):
+            old.get(timeout=10)
+    assert first.queued == []
+    assert bytes(channel.peek(3 * MESSAGE)) == parts[1] + parts[2]
+
+
+def test_a_batch_that_fails_in_the_middle_is_settled() -> None:
+    channel = OutputChannel()
+    channel.put(b"x" * 3 * MESSAGE)
+    stream = Crowded()
+    stream.room.set()
+    stream.gone.set()
+    stream.fails_after = 2
+    with pytest.raises(StreamClosed):
+        reading(channel, stream).get(timeout=10)
+    assert stream.queued == []
+    assert bytes(channel.peek(4 * MESSAGE)) == b"x" * 3 * MESSAGE
+
+
+def test_a_batch_is_no_more_than_was_granted() -> None:
+    channel = OutputChannel()
+    channel.put(b"x" * 3 * MESSAGE)
+    stream = Crowded(grant=MESSAGE + 1)
+    stream.room.set()
+    stream.gone.set()
+    reader = reading(channel, stream)
+    assert [len(message) for message in stream.sent] == [MESSAGE, 1]
+    reader.kill()
