@@ -21,7 +21,7 @@ from kuasar_agent.init import main
 main()
 """
 
-STANDINS = ("sqlite3", "ssl", "zope/interface")
+STANDINS = ("zope/interface",)
 
 FILES = {
     "etc/hosts": "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n",

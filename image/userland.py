@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from image import elf, packages, wheels
 from image.chroot import Chroot, unpacked
@@ -54,16 +54,24 @@ def omit(tree: Tree) -> dict[str, int]:
     saved: dict[str, int] = {}
     idle: list[str] = []
     for omission in OMISSIONS:
-        covered: set[str] = set()
-        for pattern in omission.patterns:
-            paths = tree.matching(pattern)
-            covered.update(paths)
-            if not paths:
-                idle.append(pattern)
-        saved[omission.reason] = sum(len(tree.remove(path).data) for path in covered)
+        covered = _matching(tree, omission.patterns, idle)
+        kept = _matching(tree, omission.but, idle)
+        kept |= {str(parent) for path in kept for parent in PurePath(path).parents}
+        saved[omission.reason] = sum(len(tree.remove(path).data) for path in covered - kept)
     if idle:
         raise BuildError(f"omissions that cover nothing: {' '.join(idle)}")
     return saved
+
+
+def _matching(tree: Tree, patterns: Sequence[str], idle: list[str]) -> set[str]:
+    """What the patterns cover; those that cover nothing are added to `idle`."""
+    found: set[str] = set()
+    for pattern in patterns:
+        paths = tree.matching(pattern)
+        found.update(paths)
+        if not paths:
+            idle.append(pattern)
+    return found
 
 
 def add_libraries(tree: Tree, debs: Mapping[str, Path], listed: Sequence[Package]) -> None:

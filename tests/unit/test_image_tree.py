@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from image import userland
+from image.contents import Omission
 from image.errors import BuildError
 from image.tree import Tree, merged
 
@@ -70,3 +72,31 @@ def test_on_disk_it_has_the_modes_whatever_the_umask(tmp_path: Path) -> None:
     assert (tmp_path / "usr/sbin/init").stat().st_mode & 0o7777 == 0o755
     assert (tmp_path / "tmp").stat().st_mode & 0o7777 == 0o1777
     assert (tmp_path / "init").readlink() == Path("/sbin/init")
+
+
+def small() -> Tree:
+    tree = Tree()
+    for path in ("a/x.py", "a/b/y.py", "a/b/z.py", "c.py"):
+        tree.file(path, b"1234")
+    return tree
+
+
+def test_what_an_omission_excepts_stays_with_its_directories(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    omission = Omission("why", ("a",), but=("a/b/y.py",))
+    monkeypatch.setattr(userland, "OMISSIONS", (omission,))
+    tree = small()
+    assert userland.omit(tree) == {"why": 8}
+    assert sorted(tree.nodes) == ["a", "a/b", "a/b/y.py", "c.py"]
+
+
+@pytest.mark.parametrize(
+    "omission", [Omission("why", ("d",)), Omission("why", ("a",), but=("a/d",))]
+)
+def test_an_omission_that_covers_nothing_no_longer_fits(
+    monkeypatch: pytest.MonkeyPatch, omission: Omission
+) -> None:
+    monkeypatch.setattr(userland, "OMISSIONS", (omission,))
+    with pytest.raises(BuildError, match=r"cover nothing: (d|a/d)$"):
+        userland.omit(small())
