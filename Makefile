@@ -42,8 +42,8 @@ kernel: ## build the image with a small kernel from source, which takes minutes
 install-image: $(IMAGE)/.all ## put it where Kuasar looks: DESTDIR/var/lib/kuasar
 	@$(VENV)/bin/python -m image.install --image $(IMAGE) --destdir "$(DESTDIR)"
 
-test: $(VENV)/.done $(BUILD)/.test-packages $(BUILD)/image/.all ## run every test: unit, host, vm, interop
-	tests/own_root $(VENV)/bin/pytest
+test: $(VENV)/.done $(BUILD)/.test-packages $(IMAGE)/.all ## run every test: unit, host, vm, interop
+	KUASAR_IMAGE=$(CURDIR)/$(IMAGE) tests/own_root $(VENV)/bin/pytest
 
 lint: $(VENV)/.done ## ruff and mypy --strict
 	$(VENV)/bin/ruff check

@@ -217,7 +217,7 @@ def test_a_raw_disk_is_the_disk_and_not_its_partition(
     place = host.place("rp1")
     with host.plugged("virtio-blk-pci", image, bus="rp1"):
         raw = host.storage("blk", place, fstype="bind", options=["ro"])
-        script = "ls /sys/class/block; stat -c %t:%T /data0"
+        script = "cd /sys/class/block; ls -d vd*; stat -c %t:%T /data0"
         lines = host.run_on([raw], "sh", "-c", script).stdout.decode().split()
         assert lines[:2] == ["vda", "vda1"]
         assert int(lines[2].partition(":")[2], 16) == 0  # the minor number of the whole disk
