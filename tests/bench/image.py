@@ -15,7 +15,7 @@ from kuasar_debug.rootdisk import RootDisk
 from tests.bench import guest
 from tests.bench.table import show
 
-_SIZES = (96, 128, 256, 512)
+_SIZES = (96, 128, 160, 256, 512)
 _READY_WITHIN = 120.0
 
 
