@@ -9,9 +9,12 @@ import errno
 import os
 import stat
 import struct
+from collections.abc import Callable
 from fcntl import ioctl
 from termios import FIONREAD
+from threading import Lock
 from time import monotonic
+from typing import Any, TypeVar
 
 import gevent
 
@@ -29,6 +32,8 @@ from kuasar_agent.ttrpc.status import (
 )
 
 log = get_logger(__name__)
+
+T = TypeVar("T")
 
 CHUNK = 64 * 1024
 
@@ -204,14 +209,50 @@ class DeviceSource:
             self._input.fd = -1
 
 
+class _ThreadsFile:
+    """A file that threads work on. One that outlives its greenlet keeps the file open: another
+    file could have the number by then."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._lock = Lock()
+        self._in_use = self._closed = False
+
+    def apply(self, function: Callable[..., T], *args: Any) -> T:
+        """`function(fd, *args)` in a thread; raises what it raises, or ValueError once closed."""
+        return off_hub(self._apply, function, args)
+
+    def close(self) -> None:
+        with self._lock:
+            if not (self._closed or self._in_use):
+                os.close(self._fd)
+            self._closed = True
+
+    def _apply(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
+        with self._lock:
+            if self._closed:
+                raise ValueError("the file is closed")
+            self._in_use = True
+        try:
+            return function(self._fd, *args)
+        finally:
+            self._done()
+
+    def _done(self) -> None:
+        with self._lock:
+            self._in_use = False
+            if self._closed:
+                os.close(self._fd)
+
+
 class FileSink:
     """Appends to a regular file, off the hub."""
 
     def __init__(self, fd: int) -> None:
-        self._fd = fd
+        self._file = _ThreadsFile(fd)
 
     def write(self, data: bytes) -> None:
-        off_hub(_write_all, self._fd, data)
+        self._file.apply(_write_all, data)
 
     def finish(self) -> None:
         self.close()
@@ -220,19 +261,17 @@ class FileSink:
         return False
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._file.close()
 
 
 class FileSource:
     def __init__(self, fd: int) -> None:
-        self._fd = fd
+        self._file = _ThreadsFile(fd)
         self._offset = 0
 
     def read(self) -> bytes:
         # The position moves only once the bytes are here.
-        data: bytes = off_hub(os.pread, self._fd, CHUNK, self._offset)
+        data = self._file.apply(os.pread, CHUNK, self._offset)
         self._offset += len(data)
         return data
 
@@ -240,9 +279,7 @@ class FileSource:
         self.close()
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._file.close()
 
 
 def _write_all(fd: int, data: bytes) -> None:
