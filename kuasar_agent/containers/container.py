@@ -137,6 +137,7 @@ class Container:
                 runtime=self._runtime,
                 open_stdio=self._open_stdio,
                 announce=self._announce,
+                report_kills=self.group.report_kills,
             )
             try:
                 exec.read_io_file()

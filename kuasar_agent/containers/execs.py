@@ -49,6 +49,7 @@ class Exec(Process):
         runtime: OCIRuntime,
         open_stdio: OpenStdio,
         announce: Announcer,
+        report_kills: Callable[[], None],
     ) -> None:
         super().__init__(id, urls)
         self._spec = spec
@@ -57,6 +58,7 @@ class Exec(Process):
         self._runtime = runtime
         self._open_stdio = open_stdio
         self._announce = announce
+        self._report_kills = report_kills
         self._deleted = False
         self._lock = gevent.lock.BoundedSemaphore()
 
@@ -141,6 +143,8 @@ class Exec(Process):
     def _follow(self, child: Child) -> None:
         exit = child.wait()
         assert exit is not None
+        # It may have been one of them.
+        self._report_kills()
         self.stop(exit)
         self._announce.exited(self)
 
