@@ -38,8 +38,6 @@ from kuasar_agent.ttrpc.envelope import varint
 
 M = TypeVar("M", bound=Message)
 
-_DATA_URL = AnyMessage(type_url=transfer_pb2.Data.DESCRIPTOR.full_name).SerializeToString()
-
 SERVICE = streaming_pb2.DESCRIPTOR.services_by_name["Streaming"]
 
 MESSAGE = 32 * 1024
@@ -287,6 +285,7 @@ class _Reader:
         self._channel.wake()
 
 
+_DATA_URL = AnyMessage(type_url=transfer_pb2.Data.DESCRIPTOR.full_name).SerializeToString()
 # Tags: field number << 3 | 2, which is a length and as many bytes.
 _ANY_VALUE = b"\x12"
 _DATA_DATA = b"\x0a"
