@@ -90,7 +90,10 @@ def _fds_of(thing: object) -> Iterator[int]:
         except (OSError, ValueError):
             return  # closed, or a file in memory
         return
-    names = getattr(thing, "__dict__", None)
+    try:
+        names = getattr(thing, "__dict__", None)
+    except OSError:
+        return  # what gevent puts in a closed socket's place fails at any attribute
     if isinstance(names, dict):
         for name, value in names.items():
             if isinstance(name, str) and (name.endswith(("fd", "fds")) or name == "master"):

@@ -303,3 +303,11 @@ def test_a_boot_needs_a_place_or_a_picture_to_make() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr == "Error: give --dir, or --timeline to boot only for the picture\n"
+
+
+def test_a_closed_socket_does_not_end_the_leak_report(house: agent.Agent) -> None:
+    leaks = Leaks(house)
+    sock = socket(AF_UNIX)
+    sock.close()
+    vars(house)["closed"] = sock
+    assert found(leaks) == []
