@@ -125,6 +125,10 @@ class Exec(Process):
             self._deleted = True
 
     def _launch(self, stdio: Stdio) -> Child:
+        if self.size is not None and self.urls.terminal:
+            # The process may ask for it before the terminal has come to us.
+            width, height = self.size
+            self._spec["consoleSize"] = {"height": height, "width": width}
         stdin, stdout, stderr = stdio.child_fds
         child = self._runtime.exec(
             self._container_id,

@@ -52,7 +52,8 @@ class Process:
         self.child: Child | None = None
         self.exit: Exit | None = None
         self.stdio: Stdio | None = None
-        self._size: tuple[int, int] | None = None
+        self.size: tuple[int, int] | None = None
+        """The terminal's width and height in characters, as last set."""
         self._stopped = gevent.event.Event()
 
     @property
@@ -83,12 +84,12 @@ class Process:
     def attach(self, stdio: Stdio) -> None:
         """Give it its streams."""
         self.stdio = stdio
-        if self._size is not None:
-            stdio.resize(*self._size)
+        if self.size is not None:
+            stdio.resize(*self.size)
 
     def resize(self, width: int, height: int) -> None:
         """Set the size of the terminal, in characters, now or later; ignored without one."""
-        self._size = width, height
+        self.size = width, height
         if self.stdio is not None:
             self.stdio.resize(width, height)
 
