@@ -209,18 +209,17 @@ class DeviceSource:
             self._input.fd = -1
 
 
-class _ThreadsFile:
-    """A file that threads work on. One that outlives its greenlet keeps the file open: another
-    file could have the number by then."""
+class _File:
+    """A regular file that threads work on. One that outlives its greenlet keeps the file open:
+    another file could have the number by then."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._lock = Lock()
         self._in_use = self._closed = False
 
-    def apply(self, function: Callable[..., T], *args: Any) -> T:
-        """`function(fd, *args)` in a thread; raises what it raises, or ValueError once closed."""
-        return off_hub(self._apply, function, args)
+    def finish(self) -> None:
+        self.close()
 
     def close(self) -> None:
         with self._lock:
@@ -228,7 +227,8 @@ class _ThreadsFile:
                 os.close(self._fd)
             self._closed = True
 
-    def _apply(self, function: Callable[..., T], args: tuple[Any, ...]) -> T:
+    def _apply(self, function: Callable[..., T], *args: Any) -> T:
+        """In a thread: `function(fd, *args)`; raises what it raises, and ValueError once closed."""
         with self._lock:
             if self._closed:
                 raise ValueError("the file is closed")
@@ -245,41 +245,28 @@ class _ThreadsFile:
                 os.close(self._fd)
 
 
-class FileSink:
+class FileSink(_File):
     """Appends to a regular file, off the hub."""
 
-    def __init__(self, fd: int) -> None:
-        self._file = _ThreadsFile(fd)
-
     def write(self, data: bytes) -> None:
-        self._file.apply(_write_all, data)
-
-    def finish(self) -> None:
-        self.close()
+        off_hub(self._apply, _write_all, data)
 
     def keep(self, data: bytes) -> bool:
         return False
 
-    def close(self) -> None:
-        self._file.close()
 
+class FileSource(_File):
+    """Reads a regular file from its start, off the hub."""
 
-class FileSource:
     def __init__(self, fd: int) -> None:
-        self._file = _ThreadsFile(fd)
+        super().__init__(fd)
         self._offset = 0
 
     def read(self) -> bytes:
         # The position moves only once the bytes are here.
-        data = self._file.apply(os.pread, CHUNK, self._offset)
+        data: bytes = off_hub(self._apply, os.pread, CHUNK, self._offset)
         self._offset += len(data)
         return data
-
-    def finish(self) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def _write_all(fd: int, data: bytes) -> None:

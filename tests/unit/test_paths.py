@@ -1,4 +1,4 @@
-"""Streams over a path: what a FIFO keeps."""
+"""Streams over a path: what a FIFO keeps, and what a file gets."""
 
 from __future__ import annotations
 
