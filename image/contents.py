@@ -261,7 +261,7 @@ OMISSIONS = (
         "pyroute2 but for its messages of links, addresses and routes",
         _wheels("pyroute2"),
         but=_wheels(
-            *(f"pyroute2/{name}.py" for name in ("common", "netlink/__init__")),
+            *("pyroute2/common.py", "pyroute2/netlink/__init__.py"),
             *("pyroute2/netlink/exceptions.py", "pyroute2/netlink/rtnl/__init__.py"),
             *("pyroute2/netlink/rtnl/ifaddrmsg.py", "pyroute2/netlink/rtnl/rtmsg.py"),
         ),
