@@ -57,8 +57,8 @@ format: $(VENV)/.done ## rewrite the sources in the house style
 proto: $(VENV)/.done ## regenerate the protobuf modules from proto/
 	$(VENV)/bin/python proto/generate.py
 
-bench: $(VENV)/.done $(BUILD)/.test-packages $(BUILD)/image/.done ## measure and print the tables
-	tests/own_root $(VENV)/bin/python -m tests.bench
+bench: $(VENV)/.done $(BUILD)/.test-packages $(IMAGE)/.all ## measure and print the tables; PARTS= takes some of them
+	KUASAR_IMAGE=$(CURDIR)/$(IMAGE) tests/own_root $(VENV)/bin/python -m tests.bench $(PARTS)
 
 lock: $(VENV)/.done ## pin the newest versions of every dependency, with their hashes
 	@$(PYTHON) -m venv $(BUILD)/lock
