@@ -16,13 +16,13 @@ from kuasar_agent import __version__
 from kuasar_agent.boot.timeline import Timeline, now_ms
 from kuasar_agent.containers.manager import Containers
 from kuasar_agent.containers.runtime import TIMEOUT as RUNTIME_TIMEOUT
-from kuasar_agent.containers.transports import DRAIN_GRACE, PORT_WAIT, StreamPorts
+from kuasar_agent.devices import Devices
 from kuasar_agent.events import EventQueue
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Reaper, ignore_termination
-from kuasar_agent.sandbox.devices import Devices
 from kuasar_agent.sandbox.storage import DIRECTORY, Storages
 from kuasar_agent.services import sandbox, streaming, task
+from kuasar_agent.stdio.transports import DRAIN_GRACE, PORT_WAIT, StreamPorts
 from kuasar_agent.ttrpc import Server, vsock_host_only
 
 if TYPE_CHECKING:
@@ -134,17 +134,17 @@ class Agent:
 
     def _open_console(self, shell: str) -> None:
         # Needed for debugging only, and only once the agent serves.
-        from kuasar_agent import console
+        from kuasar_agent.debug_server import shell_server
 
         try:
-            listener = self._settings.listen(console.PORT)
+            listener = self._settings.listen(shell_server.PORT)
         except OSError as error:
-            log.error("no debug console", port=console.PORT, error=error)
+            log.error("no debug console", port=shell_server.PORT, error=error)
             return
-        shells = console.Console(self.reaper, shell, self._admit)
+        shells = shell_server.Console(self.reaper, shell, self._admit)
         shells.start(listener)
         self.parts.append(shells)
-        log.info("debug console", port=console.PORT, shell=shell)
+        log.info("debug console", port=shell_server.PORT, shell=shell)
 
     def _observe(self) -> None:
         # The hub runs this before it accepts the first connection; start-up does without it.

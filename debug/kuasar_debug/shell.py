@@ -1,8 +1,8 @@
 """An interactive shell in the guest, on this terminal.
 
-`kuasar_agent.console` describes what is said on the two connections. An agent that does not know
-sessions, such as Kuasar's own, takes the request for something typed: it gets a plain connection,
-without sizes and without an exit status.
+`kuasar_agent.debug_server.shell_server` describes the two connections of a session. An agent that
+does not know sessions, such as Kuasar's own, takes the request for something typed: it gets a plain
+connection, without sizes and without an exit status.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
 from kuasar_agent import log as logs
-from kuasar_agent.boot import console
+from kuasar_agent.boot import standard_fds
 from kuasar_agent.boot.config import TaskConfig, parse_cmdline
 from kuasar_agent.boot.timeline import Timeline
 from kuasar_agent.linux import cgroup, modules, netif
@@ -67,7 +67,7 @@ def boot(timeline: Timeline) -> TaskConfig:
         placeholders: list[int] = _attempt("environment", prepare_process, [])
     with timeline.step("mounts"):
         failures: list[OSError] = _attempt("mounts", mount_static, [])
-        _attempt("console", lambda: console.attach_console(placeholders), None)
+        _attempt("console", lambda: standard_fds.attach_console(placeholders), None)
         for failure in failures:  # there may have been no console to say so before
             log.error("mount failed", error=failure)
     with timeline.step("config"):
@@ -92,7 +92,7 @@ def boot(timeline: Timeline) -> TaskConfig:
 def prepare_process() -> list[int]:
     """Set the environment; the standard fds that had to be given a placeholder."""
     os.environ.update(ENVIRONMENT)
-    return console.reserve_standard_fds()
+    return standard_fds.reserve_standard_fds()
 
 
 def mount_static(mounts: tuple[StaticMount, ...] = STATIC_MOUNTS) -> list[OSError]:

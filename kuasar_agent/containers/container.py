@@ -10,12 +10,12 @@ import gevent
 from kuasar_agent.blocking import off_hub
 from kuasar_agent.containers.bundle import Bundle, StdioUrls
 from kuasar_agent.containers.checkpoint import Checkpoint
+from kuasar_agent.containers.create_cleanup import Remains
 from kuasar_agent.containers.execs import KILLED_WITHIN, Exec, OpenStdio
-from kuasar_agent.containers.gate import Gate
 from kuasar_agent.containers.ids import check_exec_id
 from kuasar_agent.containers.process import Process, Status
-from kuasar_agent.containers.remains import Remains
 from kuasar_agent.containers.runtime import OCIRuntime, RuntimeFailed
+from kuasar_agent.containers.shared_lock import Gate
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Child
 from kuasar_agent.ttrpc.status import (
@@ -28,9 +28,9 @@ from kuasar_agent.ttrpc.status import (
 )
 
 if TYPE_CHECKING:
-    from kuasar_agent.containers.announce import Announcer
-    from kuasar_agent.containers.group import Group
-    from kuasar_agent.containers.resource_spec import Resources
+    from kuasar_agent.containers.task_events import Announcer
+    from kuasar_agent.resources.container_cgroup import Group
+    from kuasar_agent.resources.limits_spec import Resources
 
 log = get_logger(__name__)
 

@@ -17,13 +17,13 @@ from kuasar_agent.blocking import off_hub
 from kuasar_agent.containers.bundle import StdioUrls, load_stdio
 from kuasar_agent.containers.process import Process, Status
 from kuasar_agent.containers.runtime import OCIRuntime
-from kuasar_agent.containers.stdio import Stdio
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Child, Exit
+from kuasar_agent.stdio.stdio import Stdio
 from kuasar_agent.ttrpc.status import FailedPrecondition, InvalidArgument, NotFound, StatusError
 
 if TYPE_CHECKING:
-    from kuasar_agent.containers.announce import Announcer
+    from kuasar_agent.containers.task_events import Announcer
 
 log = get_logger(__name__)
 

@@ -15,17 +15,17 @@ from kuasar_agent.containers.container import Container, RuntimeOptions
 from kuasar_agent.containers.ids import check_id
 from kuasar_agent.containers.process import Process
 from kuasar_agent.containers.runtime import TIMEOUT, OCIRuntime, find_runtime
-from kuasar_agent.containers.stdio import Stdio
-from kuasar_agent.containers.transports import StreamPorts, names_port
 from kuasar_agent.events import Publish
 from kuasar_agent.linux.mount import mounts
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Reaper
 from kuasar_agent.sandbox.storage import Storages
+from kuasar_agent.stdio.stdio import Stdio
+from kuasar_agent.stdio.transports import StreamPorts, names_port
 from kuasar_agent.ttrpc.status import AlreadyExists, NotFound
 
 if TYPE_CHECKING:
-    from kuasar_agent.containers.oom import OomWatcher
+    from kuasar_agent.resources.oom import OomWatcher
 
 log = get_logger(__name__)
 
@@ -152,8 +152,8 @@ class Containers:
         self, bundle: Bundle, id: str, requested: StdioUrls, options: CreateOptions
     ) -> Container:
         # Their messages are not needed before the agent serves.
-        from kuasar_agent.containers.announce import Announcer
-        from kuasar_agent.containers.group import Group
+        from kuasar_agent.containers.task_events import Announcer
+        from kuasar_agent.resources.container_cgroup import Group
 
         urls = bundle.merge_stdio(requested)
         if changes := adapt_spec(bundle, urls):
@@ -185,7 +185,7 @@ class Containers:
 
     @cached_property
     def _oom(self) -> OomWatcher:
-        from kuasar_agent.containers.oom import OomWatcher  # likewise
+        from kuasar_agent.resources.oom import OomWatcher  # likewise
 
         return OomWatcher(self._publish)
 

@@ -20,13 +20,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from kuasar_agent.blocking import off_hub
-from kuasar_agent.containers.console import Console
 from kuasar_agent.containers.manager import Footprint
 from kuasar_agent.linux.mount import mounts
 from kuasar_agent.log import console
 from kuasar_agent.observe import greenlets, procfs
-from kuasar_agent.observe.reach import Reach
+from kuasar_agent.observe.reachable import Reach
 from kuasar_agent.sandbox.storage import DIRECTORY
+from kuasar_agent.stdio.console_socket import Console
 
 if TYPE_CHECKING:
     from kuasar_agent.agent import Agent

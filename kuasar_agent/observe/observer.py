@@ -105,7 +105,7 @@ class Observer:
 
     def on_toggle(self) -> None:
         """SIGUSR1: a log on a console that was replaced comes back, and tracing changes over."""
-        from kuasar_agent.boot.console import attach_log
+        from kuasar_agent.boot.standard_fds import attach_log
 
         try:
             attach_log()

@@ -16,9 +16,9 @@ from typing import Any
 import gevent.lock
 
 from kuasar_agent.blocking import off_hub
+from kuasar_agent.devices import Devices
 from kuasar_agent.linux.mount import mount, unmount
 from kuasar_agent.log import get_logger
-from kuasar_agent.sandbox.devices import Devices
 from kuasar_agent.sandbox.drivers import (
     Directory,
     Plan,

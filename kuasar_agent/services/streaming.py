@@ -18,7 +18,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError, Message
 
 from kuasar_agent.api import streaming_pb2, transfer_pb2
-from kuasar_agent.containers.channels import (
+from kuasar_agent.stdio.channels import (
     WINDOW,
     Channels,
     InputChannel,

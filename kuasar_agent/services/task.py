@@ -136,9 +136,9 @@ class TaskService:
         return task_pb2.StatsResponse(stats=self._containers.get(request.id).group.stats())
 
     def update(self, ctx: Context, request: task_pb2.UpdateTaskRequest) -> Empty:
-        from kuasar_agent.containers import resource_spec  # not needed before the agent serves
+        from kuasar_agent.resources import limits_spec  # not needed before the agent serves
 
-        resources = resource_spec.parse(request.resources.value)
+        resources = limits_spec.parse(request.resources.value)
         self._containers.get(request.id).update(resources)
         return Empty()
 

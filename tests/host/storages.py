@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from kuasar_agent.devices import Devices
 from kuasar_agent.linux.mount import MountInfo, mounts
 from kuasar_agent.linux.uevent import Uevent
-from kuasar_agent.sandbox.devices import Devices
 from kuasar_agent.sandbox.storage import Storages
 from kuasar_agent.ttrpc.status import StatusError
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from kuasar_agent import log
-from kuasar_agent.boot.console import attach_console, reserve_standard_fds
+from kuasar_agent.boot.standard_fds import attach_console, reserve_standard_fds
 from tests.host.isolation import isolated
 
 

@@ -14,7 +14,7 @@ import gevent
 import pytest
 from gevent.socket import SHUT_WR, socket
 
-from kuasar_agent.console import Console
+from kuasar_agent.debug_server.shell_server import Console
 from kuasar_agent.reaper import Child, Reaper
 from kuasar_agent.ttrpc import dial, listen
 from tests.host.agent import TIMEOUT, eventually, read_all, running_agent

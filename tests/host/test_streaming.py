@@ -13,8 +13,8 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from kuasar_agent.api.streaming_pb2 import StreamInit
 from kuasar_agent.api.transfer_pb2 import Data
-from kuasar_agent.containers.channels import CAPACITY, WINDOW
 from kuasar_agent.services import streaming
+from kuasar_agent.stdio.channels import CAPACITY, WINDOW
 from kuasar_agent.ttrpc import Code, StatusError
 from tests.host.agent import TIMEOUT, Agent
 from tests.host.streams import (

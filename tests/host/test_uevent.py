@@ -12,8 +12,8 @@ from time import monotonic
 import gevent
 import pytest
 
+from kuasar_agent.devices import Device, Devices
 from kuasar_agent.linux.uevent import Overrun, Uevent, UeventSocket
-from kuasar_agent.sandbox.devices import Device, Devices
 
 HANGS_AFTER = 20.0
 LO = Path("/sys/class/net/lo/uevent")

@@ -9,8 +9,8 @@ from time import monotonic
 import gevent
 import pytest
 
+from kuasar_agent.devices import Device, Devices
 from kuasar_agent.linux.uevent import Uevent
-from kuasar_agent.sandbox.devices import Device, Devices
 from kuasar_agent.ttrpc.status import DeadlineExceeded
 
 HANGS_AFTER = 20.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gevent
 from gevent.event import Event
 
-from kuasar_agent.containers.gate import Gate
+from kuasar_agent.containers.shared_lock import Gate
 
 
 class Visitor:

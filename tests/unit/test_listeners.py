@@ -13,7 +13,7 @@ import gevent
 import pytest
 from gevent.socket import SHUT_WR, create_connection, socket
 
-from kuasar_agent.containers.listeners import ListenerSink, ListenerSource
+from kuasar_agent.stdio.vsock_ports import ListenerSink, ListenerSource
 
 TIMEOUT = 20.0
 

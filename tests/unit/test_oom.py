@@ -11,8 +11,8 @@ import pytest
 from google.protobuf.message import Message
 
 from kuasar_agent.api import task_events_pb2
-from kuasar_agent.containers.oom import OomEventfd, OomWatch, OomWatcher
 from kuasar_agent.linux.cgroup_files import Cgroup
+from kuasar_agent.resources.oom import OomEventfd, OomWatch, OomWatcher
 from tests.host.agent import eventually, fd_targets
 
 ID = "c1"

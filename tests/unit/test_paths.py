@@ -9,8 +9,8 @@ from pathlib import Path
 import gevent
 import pytest
 
-from kuasar_agent.containers import paths
-from kuasar_agent.containers.paths import FileSink, open_sink
+from kuasar_agent.stdio import guest_paths
+from kuasar_agent.stdio.guest_paths import FileSink, open_sink
 
 
 def test_a_fifo_keeps_its_bytes_when_the_reader_of_that_moment_goes(tmp_path: Path) -> None:
@@ -33,14 +33,14 @@ def test_a_write_that_outlives_its_sink_reaches_no_other_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As slow as a stuck share can make it.
-    begun, go_on, write_all = threading.Event(), threading.Event(), paths._write_all
+    begun, go_on, write_all = threading.Event(), threading.Event(), guest_paths._write_all
 
     def slow(fd: int, data: bytes) -> None:
         begun.set()
         go_on.wait()
         write_all(fd, data)
 
-    monkeypatch.setattr(paths, "_write_all", slow)
+    monkeypatch.setattr(guest_paths, "_write_all", slow)
     sink = FileSink(os.open(tmp_path / "its own", os.O_WRONLY | os.O_CREAT))
     writing = gevent.spawn(sink.write, b"x")
     while not begun.is_set():

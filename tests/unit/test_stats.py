@@ -10,9 +10,9 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from kuasar_agent.api import cgroups_v1_pb2, cgroups_v2_pb2
-from kuasar_agent.containers import stats, stats_v1, stats_v2
 from kuasar_agent.linux.cgroup_files import NO_LIMIT, Cgroup
 from kuasar_agent.linux.netdev import Counters
+from kuasar_agent.resources import stats, stats_v1, stats_v2
 
 V2_FILES = {
     "pids.current": "3\n",

@@ -13,8 +13,8 @@ from gevent.event import Event
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from kuasar_agent.api.transfer_pb2 import Data, WindowUpdate
-from kuasar_agent.containers.channels import OutputChannel, Preempted
 from kuasar_agent.services.streaming import MESSAGE, _pack, _Reader, encode_data
+from kuasar_agent.stdio.channels import OutputChannel, Preempted
 from kuasar_agent.ttrpc import ConnectionClosed, ServerStream, StreamClosed
 
 

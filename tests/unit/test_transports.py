@@ -7,10 +7,10 @@ from pathlib import Path
 import gevent
 import pytest
 
-from kuasar_agent.containers.channels import Channels, OutputChannel
-from kuasar_agent.containers.paths import find_port
-from kuasar_agent.containers.transports import channel_id, vsock_port
-from kuasar_agent.sandbox.devices import Devices
+from kuasar_agent.devices import Devices
+from kuasar_agent.stdio.channels import Channels, OutputChannel
+from kuasar_agent.stdio.guest_paths import find_port
+from kuasar_agent.stdio.transports import channel_id, vsock_port
 from kuasar_agent.ttrpc.status import InvalidArgument, ResourceExhausted, Unknown
 
 
@@ -149,7 +149,7 @@ def test_output_is_kept_while_a_slow_reader_takes_it(capfd: pytest.CaptureFixtur
 
 
 def test_the_number_of_channels_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kuasar_agent.containers.channels.MOST_CHANNELS", 2)
+    monkeypatch.setattr("kuasar_agent.stdio.channels.MOST_CHANNELS", 2)
     channels = Channels()
     channels.output("a")
     channels.input("b")

@@ -11,7 +11,6 @@ import errno
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from kuasar_agent.containers.resource_spec import UNLIMITED, BlockIO, Cpu, Memory, Resources
 from kuasar_agent.linux.cgroup_files import (
     NO_LIMIT,
     Cgroup,
@@ -21,6 +20,7 @@ from kuasar_agent.linux.cgroup_files import (
 )
 from kuasar_agent.linux.files import read_text
 from kuasar_agent.log import get_logger
+from kuasar_agent.resources.limits_spec import UNLIMITED, BlockIO, Cpu, Memory, Resources
 from kuasar_agent.ttrpc.status import (
     FailedPrecondition,
     InvalidArgument,

@@ -15,8 +15,8 @@ from typing import Any
 import gevent
 from gevent.socket import socket
 
-from kuasar_agent.containers.waiting import hung_up
 from kuasar_agent.log import get_logger
+from kuasar_agent.stdio.descriptors import hung_up
 
 log = get_logger(__name__)
 

@@ -19,11 +19,11 @@ from typing import Any, TypeVar
 import gevent
 
 from kuasar_agent.blocking import off_hub
-from kuasar_agent.containers.pipes import grow_pipe
-from kuasar_agent.containers.waiting import Readable, Writable, hung_up
+from kuasar_agent.devices import Device, Devices
 from kuasar_agent.linux.files import read_text
 from kuasar_agent.log import get_logger
-from kuasar_agent.sandbox.devices import Device, Devices
+from kuasar_agent.stdio.descriptors import Readable, Writable, hung_up
+from kuasar_agent.stdio.pipes import grow_pipe
 from kuasar_agent.ttrpc.status import (
     DeadlineExceeded,
     FailedPrecondition,

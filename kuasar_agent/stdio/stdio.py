@@ -11,11 +11,11 @@ import os
 import gevent
 
 from kuasar_agent.containers.bundle import StdioUrls
-from kuasar_agent.containers.console import Console
-from kuasar_agent.containers.pipes import grow_pipe
-from kuasar_agent.containers.streams import Input, Output, TerminalInput
-from kuasar_agent.containers.transports import NullSink, Sink, Source, StreamPorts
 from kuasar_agent.spans import traced
+from kuasar_agent.stdio.console_socket import Console
+from kuasar_agent.stdio.copiers import Input, Output, TerminalInput
+from kuasar_agent.stdio.pipes import grow_pipe
+from kuasar_agent.stdio.transports import NullSink, Sink, Source, StreamPorts
 
 
 class Stdio:

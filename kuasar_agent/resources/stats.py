@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from kuasar_agent.containers import stats_v1, stats_v2
 from kuasar_agent.linux import netdev
 from kuasar_agent.linux.cgroup_files import Cgroup
+from kuasar_agent.resources import stats_v1, stats_v2
 
 
 def collect(cgroup: Cgroup) -> AnyMessage:

@@ -16,10 +16,10 @@ from typing import Protocol
 
 from gevent.socket import socket
 
-from kuasar_agent.containers import paths
-from kuasar_agent.containers.channels import Channels, ChannelSink, ChannelSource
-from kuasar_agent.containers.listeners import Admit, Listen, ListenerSink, ListenerSource
-from kuasar_agent.sandbox.devices import Devices
+from kuasar_agent.devices import Devices
+from kuasar_agent.stdio import guest_paths
+from kuasar_agent.stdio.channels import Channels, ChannelSink, ChannelSource
+from kuasar_agent.stdio.vsock_ports import Admit, Listen, ListenerSink, ListenerSource
 from kuasar_agent.ttrpc.status import FailedPrecondition, InvalidArgument
 
 DRAIN_GRACE = 2.0
@@ -103,7 +103,7 @@ class StreamPorts:
             return ChannelSink(self.channels, id)
         if "://" in url:
             return ListenerSink(self._open(url), self._admit)
-        return paths.open_sink(self._path(url))
+        return guest_paths.open_sink(self._path(url))
 
     def source(self, url: str) -> Source:
         """Raises as `sink` does."""
@@ -111,12 +111,12 @@ class StreamPorts:
             return ChannelSource(self.channels, id)
         if "://" in url:
             return ListenerSource(self._open(url), self._admit)
-        return paths.open_source(self._path(url))
+        return guest_paths.open_source(self._path(url))
 
     def _path(self, url: str) -> str:
         if url.startswith("/"):
             return url
-        return paths.find_port(url, self._devices, self._port_wait)
+        return guest_paths.find_port(url, self._devices, self._port_wait)
 
     def _open(self, url: str) -> socket:
         port = vsock_port(url)

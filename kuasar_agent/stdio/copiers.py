@@ -14,11 +14,11 @@ from typing import Generic, TypeVar
 import gevent
 from gevent.hub import get_hub
 
-from kuasar_agent.containers.console import end_of_file
-from kuasar_agent.containers.pipes import CHUNK
-from kuasar_agent.containers.transports import Sink, Source
-from kuasar_agent.containers.waiting import Readable, Writable
 from kuasar_agent.log import get_logger
+from kuasar_agent.stdio.console_socket import end_of_file
+from kuasar_agent.stdio.descriptors import Readable, Writable
+from kuasar_agent.stdio.pipes import CHUNK
+from kuasar_agent.stdio.transports import Sink, Source
 
 log = get_logger(__name__)
 

@@ -6,17 +6,17 @@ import os
 from typing import TYPE_CHECKING
 
 from kuasar_agent.blocking import off_hub
-from kuasar_agent.containers.oom import OomWatch, OomWatcher
 from kuasar_agent.linux import cgroup_tree
 from kuasar_agent.linux.cgroup_files import Cgroup, locate
 from kuasar_agent.log import get_logger
+from kuasar_agent.resources.oom import OomWatch, OomWatcher
 from kuasar_agent.ttrpc.status import NotFound
 
 if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any as AnyMessage
 
-    from kuasar_agent.containers.resource_spec import Resources
     from kuasar_agent.reaper import Child
+    from kuasar_agent.resources.limits_spec import Resources
 
 log = get_logger(__name__)
 
@@ -46,7 +46,7 @@ class Group:
 
         containerd's own shim answers so as well. Raises NotFound where there is no cgroup.
         """
-        from kuasar_agent.containers import stats  # not needed before the agent serves
+        from kuasar_agent.resources import stats  # not needed before the agent serves
 
         # v1 is silent when the guest as a whole runs out of memory, and the host asks regularly.
         self.report_kills()
@@ -63,7 +63,7 @@ class Group:
 
     def update(self, resources: Resources) -> None:
         """Change the limits. Raises as `resources.update`, and NotFound as `stats`."""
-        from kuasar_agent.containers import resources as limits  # likewise
+        from kuasar_agent.resources import limits  # likewise
 
         off_hub(limits.update, self._existing(), resources)
 

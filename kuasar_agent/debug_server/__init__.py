@@ -1,0 +1,1 @@
+"""The debug server on vsock port 1025."""

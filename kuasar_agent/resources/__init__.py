@@ -1,0 +1,1 @@
+"""Resources of a container: its cgroup, limits, usage and OOM kills."""
