@@ -1,1 +1,1 @@
-"""Host side: boot a microVM with the agent in it, and look inside."""
+"""The command `kuasar-debug`: boot microVMs and inspect them."""

@@ -18,13 +18,13 @@ from click import shell_completion
 
 from kuasar_agent import __version__
 from kuasar_agent.ttrpc import StatusError
-from kuasar_debug.errors import DebugError
-from kuasar_debug.inside import COMMANDS
-from kuasar_debug.microvm import Config, MicroVM
-from kuasar_debug.rootdisk import RootDisk
+from kuasar_debug.commands import COMMANDS
 from kuasar_debug.run import Run, summary
-from kuasar_debug.sandbox import Sandbox, is_running
-from kuasar_debug.sandbox import stop as stop_microvm
+from kuasar_host.errors import DebugError
+from kuasar_host.microvm import Config, MicroVM
+from kuasar_host.root_disk import RootDisk
+from kuasar_host.sandbox import Sandbox, is_running
+from kuasar_host.sandbox import stop as stop_microvm
 
 IMAGE = Path(os.environ.get("KUASAR_IMAGE") or Path(__file__).parents[2] / "build/image")
 INITRD = IMAGE / "kuasar.initrd"
@@ -185,11 +185,11 @@ def _draw(vm: Sandbox, path: Path) -> None:
     click.echo(timeline.text(read))
     try:
         # An extra: no other command needs a plotting library.
-        from kuasar_debug import picture
+        from kuasar_debug import timeline_svg
     except ImportError:
         raise DebugError("no picture without matplotlib: kuasar-agent[timeline]") from None
     try:
-        picture.draw(read, path)
+        timeline_svg.draw(read, path)
     except (ValueError, OSError) as error:
         raise DebugError(f"{path}: {error}") from None
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 import gevent
 from gevent.socket import socket
 
-from kuasar_debug.errors import DebugError
+from kuasar_host.errors import DebugError
 
 HEADER = b"KSR_MODE exec\n"
 TIMED_OUT, INTERRUPTED = 124, 130

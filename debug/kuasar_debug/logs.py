@@ -9,8 +9,8 @@ from pathlib import Path
 import gevent
 
 from kuasar_agent.log import LEVELS
-from kuasar_debug.console import parse_line
-from kuasar_debug.errors import DebugError
+from kuasar_host.errors import DebugError
+from kuasar_host.serial_log import parse_line
 
 __all__ = ["LEVELS", "read", "to_json", "wanted"]
 

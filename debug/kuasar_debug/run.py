@@ -16,8 +16,8 @@ from gevent.os import tp_read
 
 from kuasar_agent.api import task_pb2
 from kuasar_agent.ttrpc import StatusError, Stub, dial
-from kuasar_debug.bundle import make_bundle
-from kuasar_debug.sandbox import Sandbox
+from kuasar_host.bundle import make_bundle
+from kuasar_host.sandbox import Sandbox
 
 _TASK = task_pb2.DESCRIPTOR.services_by_name["Task"]
 _PORTS = range(20000, 30000)

@@ -19,7 +19,7 @@ import gevent
 import gevent.event
 from gevent.socket import SHUT_WR, socket, wait_read
 
-from kuasar_debug.target import CONSOLE_PORT, WITHIN, Target
+from kuasar_debug.address import CONSOLE_PORT, WITHIN, Target
 
 ESCAPE = b"\x1d"
 """Ctrl-] ends the connection and so kills the shell, whatever the guest does."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from google.protobuf.empty_pb2 import Empty
 
 from kuasar_agent.api import agent_pb2
-from kuasar_debug.sandbox import Sandbox
+from kuasar_host.sandbox import Sandbox
 
 AGENT = agent_pb2.DESCRIPTOR.services_by_name["Agent"]
 

@@ -10,7 +10,7 @@ from statistics import median
 from typing import NamedTuple
 
 from kuasar_debug.cli import IMAGE
-from kuasar_debug.microvm import Config, MicroVM
+from kuasar_host.microvm import Config, MicroVM
 from tests.bench import guest
 from tests.bench.table import show
 

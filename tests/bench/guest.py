@@ -11,9 +11,9 @@ import gevent
 
 from kuasar_agent.api import task_pb2
 from kuasar_agent.ttrpc import dial
-from kuasar_debug.bundle import make_bundle
-from kuasar_debug.errors import DebugError
-from kuasar_debug.microvm import MicroVM
+from kuasar_host.bundle import make_bundle
+from kuasar_host.errors import DebugError
+from kuasar_host.microvm import MicroVM
 
 _TASK = task_pb2.DESCRIPTOR.services_by_name["Task"]
 _STDOUT_PORT = 20001

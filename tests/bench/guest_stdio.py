@@ -15,7 +15,7 @@ from pathlib import Path
 
 from kuasar_agent.api import task_pb2
 from kuasar_agent.ttrpc import dial
-from kuasar_debug.microvm import MicroVM
+from kuasar_host.microvm import MicroVM
 from tests.bench.table import show
 from tests.host.streams import grant, next_data, open_stream, url
 from tests.vm.guest import Guest, config

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from kuasar_agent.ttrpc import StatusError
 from kuasar_debug.cli import BOOT_INITRD, IMAGE
-from kuasar_debug.errors import DebugError
-from kuasar_debug.microvm import Config, MicroVM
-from kuasar_debug.rootdisk import RootDisk
+from kuasar_host.errors import DebugError
+from kuasar_host.microvm import Config, MicroVM
+from kuasar_host.root_disk import RootDisk
 from tests.bench import guest
 from tests.bench.table import show
 

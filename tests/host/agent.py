@@ -24,7 +24,7 @@ from kuasar_agent.api.sandbox_pb2 import CheckRequest
 from kuasar_agent.services import agent as observed
 from kuasar_agent.services import sandbox, task
 from kuasar_agent.ttrpc import Client, StatusError, Stub, connect, dial
-from kuasar_debug.bundle import make_busybox_rootfs, make_spec
+from kuasar_host.bundle import make_busybox_rootfs, make_spec
 
 # Bounds a hang; nothing here takes this long.
 TIMEOUT = 60.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kuasar_debug import accel
+from kuasar_host import accel
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kuasar_debug.console import Console
+from kuasar_host.serial_log import Console
 
 LINES = b"""\
 [    0.000000] Linux version 6.1

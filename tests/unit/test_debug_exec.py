@@ -10,8 +10,8 @@ import pytest
 from gevent.socket import socketpair
 
 from kuasar_debug import exec as exec_
-from kuasar_debug.errors import DebugError
 from kuasar_debug.exec import HEADER, Output, command_line
+from kuasar_host.errors import DebugError
 
 TOKEN = "12-34"
 MARKER = b"__KSR_EXIT__:12-34:"

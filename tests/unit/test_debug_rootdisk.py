@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from kuasar_debug.cli import BOOT_INITRD, INITRD, make_config
-from kuasar_debug.errors import DebugError
-from kuasar_debug.rootdisk import RootDisk
+from kuasar_host.errors import DebugError
+from kuasar_host.root_disk import RootDisk
 
 
 @pytest.fixture

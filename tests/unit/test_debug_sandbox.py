@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from kuasar_debug.errors import DebugError
-from kuasar_debug.sandbox import is_running, lock, stop
+from kuasar_host.errors import DebugError
+from kuasar_host.sandbox import is_running, lock, stop
 
 _KEEPER = """
 import os, signal, sys, time
 from pathlib import Path
-from kuasar_debug.sandbox import lock
+from kuasar_host.sandbox import lock
 
 directory = Path(sys.argv[1])
 fd = lock(directory)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from kuasar_agent.ttrpc import listen
-from kuasar_debug.errors import DebugError
-from kuasar_debug.target import Target
+from kuasar_debug.address import Target
+from kuasar_host.errors import DebugError
 
 
 @pytest.mark.parametrize(

@@ -7,30 +7,33 @@ from pathlib import Path
 
 import pytest
 
-from kuasar_debug import accel, transport
-from kuasar_debug.errors import DebugError
-from kuasar_debug.transport import Reserved
+from kuasar_host import accel, vsock_transport
+from kuasar_host.errors import DebugError
+from kuasar_host.vsock_transport import Reserved
 
 
 def test_without_the_device_the_own_back_end_serves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "VHOST_DEVICE", str(tmp_path / "none"))
-    assert transport.choose("auto") is None
-    assert transport.choose("user") is None
+    monkeypatch.setattr(vsock_transport, "VHOST_DEVICE", str(tmp_path / "none"))
+    assert vsock_transport.choose("auto") is None
+    assert vsock_transport.choose("user") is None
     with pytest.raises(DebugError, match="none is missing or refuses a CID"):
-        transport.choose("kernel")
+        vsock_transport.choose("kernel")
 
 
 def test_a_device_that_refuses_every_cid_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "VHOST_DEVICE", "/dev/null")
+    monkeypatch.setattr(vsock_transport, "VHOST_DEVICE", "/dev/null")
     before = len(list(Path("/proc/self/fd").iterdir()))
-    assert transport.choose("auto") is None
+    assert vsock_transport.choose("auto") is None
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_qemu_knows_the_options_of_both_devices() -> None:
-    for options in (transport.kernel_device(Reserved(cid=77, fd=5)), transport.user_device()):
+    for options in (
+        vsock_transport.kernel_device(Reserved(cid=77, fd=5)),
+        vsock_transport.user_device(),
+    ):
         name, *properties = options[-1].split(",")
         known = subprocess.run(
             [accel.QEMU, "-device", f"{name},help"], capture_output=True, text=True, check=True
@@ -41,8 +44,8 @@ def test_qemu_knows_the_options_of_both_devices() -> None:
 
 def test_the_device_and_the_relay_are_given_what_was_reserved() -> None:
     reserved = Reserved(cid=77, fd=5)
-    assert transport.kernel_device(reserved) == [
+    assert vsock_transport.kernel_device(reserved) == [
         "-device",
         "vhost-vsock-pci,vhostfd=5,guest-cid=77",
     ]
-    assert transport.kernel_relay(reserved, 6)[-4:] == ["--uds-fd", "6", "--cid", "77"]
+    assert vsock_transport.kernel_relay(reserved, 6)[-4:] == ["--uds-fd", "6", "--cid", "77"]

@@ -26,7 +26,7 @@ from kuasar_agent.api import (
 )
 from kuasar_agent.ttrpc import NotFound, Server, listen
 from kuasar_debug.logs import to_json, wanted
-from kuasar_debug.views import TOP, table, top_row, usage
+from kuasar_debug.tables import TOP, table, top_row, usage
 
 MIB = 1 << 20
 

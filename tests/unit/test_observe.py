@@ -26,7 +26,7 @@ from kuasar_agent.observe.stall import StallWatch
 from kuasar_agent.observe.tracing import Tracing
 from kuasar_agent.spans import span, trace_with, traced
 from kuasar_agent.ttrpc import Context, NotFound
-from kuasar_debug import picture, timeline
+from kuasar_debug import timeline, timeline_svg
 from tests.host.agent import eventually
 from tests.receiver import Receiver, assert_nested
 
@@ -288,7 +288,7 @@ def test_a_start_up_can_be_looked_at(
 ) -> None:
     drawn = timeline.Timeline(list(timeline.bars(boot, 100)), 2550, 2600, "Linux, tcg")
     path = tmp_path / f"boot.{ending}"
-    picture.draw(drawn, path)
+    timeline_svg.draw(drawn, path)
     if ending == "svg":
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
     else:

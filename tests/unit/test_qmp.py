@@ -11,8 +11,8 @@ import gevent
 import pytest
 from gevent.socket import socket
 
-from kuasar_debug.qmp import Qmp, QmpError
-from kuasar_debug.sockets import listen
+from kuasar_host.qmp import Qmp, QmpError
+from kuasar_host.sockets import listen
 
 
 class Monitor:

@@ -8,7 +8,7 @@ import gevent
 import pytest
 from gevent.socket import SHUT_WR, socket, socketpair
 
-from kuasar_debug.vsock.relay import relay
+from kuasar_host.vsock.relay import relay
 
 HANGS_AFTER = 10.0
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kuasar_debug.microvm import MicroVM
+from kuasar_host.microvm import MicroVM
 from tests.vm.guest import Guest, config, disk
 
 

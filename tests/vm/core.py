@@ -12,7 +12,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from kuasar_agent.api import task_pb2
 from kuasar_agent.api.task_types_pb2 import PAUSED, RUNNING, STOPPED
 from kuasar_agent.ttrpc import StatusError
-from kuasar_debug.bundle import make_spec
+from kuasar_host.bundle import make_spec
 from tests.vm.guest import Guest
 
 HANGS_AFTER = 60.0

@@ -12,9 +12,9 @@ from google.protobuf.empty_pb2 import Empty
 
 from kuasar_agent.api import agent_pb2, sandbox_pb2, task_pb2
 from kuasar_agent.ttrpc import Client, dial
-from kuasar_debug.bundle import make_bundle
 from kuasar_debug.cli import IMAGE as IMAGE  # the tests' name for it
-from kuasar_debug.microvm import Config, MicroVM
+from kuasar_host.bundle import make_bundle
+from kuasar_host.microvm import Config, MicroVM
 from tests.host.agent import eventually
 
 TASK = task_pb2.DESCRIPTOR.services_by_name["Task"]

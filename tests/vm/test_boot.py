@@ -11,7 +11,7 @@ from image.cpio import archive
 from image.tree import Node, Tree
 from kuasar_agent.api import task_pb2
 from kuasar_agent.ttrpc import NotFound
-from kuasar_debug.microvm import MicroVM
+from kuasar_host.microvm import MicroVM
 from tests.vm.core import check_lifecycle
 from tests.vm.guest import IMAGE, Guest, config
 

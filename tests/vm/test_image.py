@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kuasar_debug.microvm import Config, MicroVM
-from kuasar_debug.rootdisk import RootDisk
+from kuasar_host.microvm import Config, MicroVM
+from kuasar_host.root_disk import RootDisk
 from tests.vm.guest import IMAGE, Guest, config
 
 DISK = IMAGE / "kuasar.img"

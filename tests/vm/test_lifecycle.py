@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from kuasar_agent.ttrpc import ConnectionClosed
-from kuasar_debug.errors import DebugError
-from kuasar_debug.microvm import MicroVM
-from kuasar_debug.sandbox import Sandbox, is_running
+from kuasar_host.errors import DebugError
+from kuasar_host.microvm import MicroVM
+from kuasar_host.sandbox import Sandbox, is_running
 from tests.vm.core import check_lifecycle
 from tests.vm.guest import IMAGE, Guest, config
 

@@ -15,10 +15,10 @@ import pytest
 from image import tracing
 from image.cpio import archive
 from image.tree import Node
-from kuasar_debug import picture, timeline
-from kuasar_debug.console import parse_line
-from kuasar_debug.microvm import MicroVM
-from kuasar_debug.sockets import listen
+from kuasar_debug import timeline, timeline_svg
+from kuasar_host.microvm import MicroVM
+from kuasar_host.serial_log import parse_line
+from kuasar_host.sockets import listen
 from tests.host.agent import eventually
 from tests.receiver import Receiver, Span, assert_nested
 from tests.vm.guest import IMAGE, Guest, config
@@ -150,7 +150,7 @@ def test_start_up_is_drawn(vm: MicroVM, tmp_path: Path) -> None:
         assert bar.start <= following.start + 0.5
     assert 0 < read.serving < read.answered
     path = tmp_path / "boot.svg"
-    picture.draw(read, path)
+    timeline_svg.draw(read, path)
     assert ElementTree.parse(path).getroot().tag.endswith("svg")
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from kuasar_agent.api import cgroups_v1_pb2, task_pb2
 from kuasar_agent.ttrpc import dial
-from kuasar_debug.microvm import MicroVM
+from kuasar_host.microvm import MicroVM
 from tests.host.agent import eventually
 from tests.host.usage import (
     HOG,

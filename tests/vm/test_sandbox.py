@@ -15,8 +15,8 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from kuasar_agent.api import sandbox_pb2, task_pb2
 from kuasar_agent.api.sandbox_pb2 import SyncClockPacket
 from kuasar_agent.ttrpc import NotFound, Unknown
-from kuasar_debug.microvm import MicroVM
-from kuasar_debug.qmp import Qmp
+from kuasar_host.microvm import MicroVM
+from kuasar_host.qmp import Qmp
 from tests.vm.guest import Guest, Result, config
 
 HANGS_AFTER = 60.0

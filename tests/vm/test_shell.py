@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kuasar_debug.errors import DebugError
-from kuasar_debug.target import Target
+from kuasar_debug.address import Target
+from kuasar_host.errors import DebugError
 from tests.host.agent import eventually
 from tests.host.tmux import debug_shell
 from tests.vm.guest import Guest

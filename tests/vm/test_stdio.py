@@ -14,9 +14,9 @@ from gevent.socket import AF_UNIX, SHUT_WR, socket
 
 from kuasar_agent.api import task_pb2
 from kuasar_agent.ttrpc import dial
-from kuasar_debug.microvm import MicroVM
-from kuasar_debug.qmp import Qmp
-from kuasar_debug.sockets import short_path
+from kuasar_host.microvm import MicroVM
+from kuasar_host.qmp import Qmp
+from kuasar_host.sockets import short_path
 from tests.host.streams import open_stream, receive, send, url
 from tests.vm.guest import Guest, config
 

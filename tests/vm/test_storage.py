@@ -14,9 +14,9 @@ import pytest
 
 from kuasar_agent.api import task_pb2
 from kuasar_agent.ttrpc import DeadlineExceeded, InvalidArgument, StatusError
-from kuasar_debug.bundle import make_busybox_rootfs
-from kuasar_debug.microvm import MicroVM
-from kuasar_debug.share import VIRTIOFSD
+from kuasar_host.bundle import make_busybox_rootfs
+from kuasar_host.microvm import MicroVM
+from kuasar_host.share import VIRTIOFSD
 from tests.vm.guest import Guest, Result, config
 
 HANGS_AFTER = 60.0

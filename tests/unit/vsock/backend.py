@@ -10,18 +10,18 @@ import sys
 import time
 from pathlib import Path
 
-from kuasar_debug.sockets import short_path
-from kuasar_debug.vsock.packet import Op
+from kuasar_host.sockets import short_path
+from kuasar_host.vsock.packet import Op
 from tests.unit.vsock.driver import DEADLINE, GUEST_CID, Driver, Stream
 
 
 class Backend:
-    """`python -m kuasar_debug.vsock` as a process."""
+    """`python -m kuasar_host.vsock` as a process."""
 
     def __init__(self, directory: Path) -> None:
         self.vhost = directory / "vhost.sock"
         self.uds = directory / "task.vsock"
-        command = [sys.executable, "-m", "kuasar_debug.vsock", "--cid", str(GUEST_CID)]
+        command = [sys.executable, "-m", "kuasar_host.vsock", "--cid", str(GUEST_CID)]
         command += ["--vhost", os.fspath(self.vhost), "--uds", os.fspath(self.uds)]
         self.process = subprocess.Popen(command)
         try:

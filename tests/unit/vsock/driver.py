@@ -15,8 +15,8 @@ import struct
 import time
 from pathlib import Path
 
-from kuasar_debug.vsock.packet import HEADER_SIZE, HOST_CID, TYPE_STREAM, Header, Op
-from kuasar_debug.vsock.vhost_user import Request
+from kuasar_host.vsock.packet import HEADER_SIZE, HOST_CID, TYPE_STREAM, Header, Op
+from kuasar_host.vsock.vhost_user import Request
 
 GUEST_CID = 3
 QUEUE_SIZE = 128

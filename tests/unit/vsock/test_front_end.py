@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from kuasar_debug.vsock.packet import Op
-from kuasar_debug.vsock.vhost_user import Request
+from kuasar_host.vsock.packet import Op
+from kuasar_host.vsock.vhost_user import Request
 from tests.unit.vsock.backend import Backend, read_all
 from tests.unit.vsock.driver import DEADLINE, GUEST_CID, QUEUE_SIZE, RX, TX, Driver
 

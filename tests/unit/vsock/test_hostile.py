@@ -8,8 +8,8 @@ import struct
 
 import pytest
 
-from kuasar_debug.vsock.packet import Header
-from kuasar_debug.vsock.vhost_user import Request
+from kuasar_host.vsock.packet import Header
+from kuasar_host.vsock.vhost_user import Request
 from tests.unit.vsock.backend import Backend
 from tests.unit.vsock.driver import GUEST_CID, QUEUE_SIZE, TX, Driver
 

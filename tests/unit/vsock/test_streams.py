@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kuasar_debug.vsock.connection import BUFFER_SIZE
-from kuasar_debug.vsock.packet import SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, Header, Op
+from kuasar_host.vsock.connection import BUFFER_SIZE
+from kuasar_host.vsock.packet import SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, Header, Op
 from tests.unit.vsock.backend import Backend, accept, read_all, read_line
 from tests.unit.vsock.driver import DEADLINE, GUEST_CID, Driver, Stream
 

@@ -6,8 +6,8 @@ import select
 import socket
 from collections.abc import Callable
 
-from kuasar_debug.vsock.listener import Listener
-from kuasar_debug.vsock.loop import Loop
+from kuasar_host.vsock.listener import Listener
+from kuasar_host.vsock.loop import Loop
 
 # "CONNECT 4294967295\r\n" and some air.
 MAX_LINE = 32

@@ -16,11 +16,11 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Protocol
 
-from kuasar_debug.vsock.listener import Listener
-from kuasar_debug.vsock.loop import Loop
-from kuasar_debug.vsock.memory import BadAddress, GuestMemory, RegionSpec
-from kuasar_debug.vsock.virtqueue import MAX_SIZE, Virtqueue
-from kuasar_debug.vsock.vring import Vring, VringError
+from kuasar_host.vsock.listener import Listener
+from kuasar_host.vsock.loop import Loop
+from kuasar_host.vsock.memory import BadAddress, GuestMemory, RegionSpec
+from kuasar_host.vsock.virtqueue import MAX_SIZE, Virtqueue
+from kuasar_host.vsock.vring import Vring, VringError
 
 F_VERSION_1 = 1 << 32
 F_PROTOCOL_FEATURES = 1 << 30

@@ -12,8 +12,8 @@ import select
 import socket
 from typing import Protocol
 
-from kuasar_debug.vsock.loop import Loop
-from kuasar_debug.vsock.packet import (
+from kuasar_host.vsock.loop import Loop
+from kuasar_host.vsock.packet import (
     MAX_PAYLOAD,
     SHUTDOWN_BOTH,
     SHUTDOWN_RECEIVE,

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from kuasar_agent.ttrpc import Client, connect
-from kuasar_debug.accel import Accelerator
-from kuasar_debug.console import Console
-from kuasar_debug.errors import DebugError
-from kuasar_debug.qmp import Qmp
+from kuasar_host.accel import Accelerator
+from kuasar_host.errors import DebugError
+from kuasar_host.qmp import Qmp
+from kuasar_host.serial_log import Console
 
 TASK_PORT = 1024
 _ABOUT = "vm.json"

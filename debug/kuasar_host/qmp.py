@@ -13,7 +13,7 @@ from typing import Any
 import gevent
 from gevent.socket import AF_UNIX, socket
 
-from kuasar_debug.sockets import short_path
+from kuasar_host.sockets import short_path
 
 
 class QmpError(Exception):

@@ -10,7 +10,7 @@ import struct
 import threading
 from typing import NamedTuple, Protocol
 
-from kuasar_debug.vsock.memory import BadAddress, GuestMemory
+from kuasar_host.vsock.memory import BadAddress, GuestMemory
 
 MAX_SIZE = 32768
 

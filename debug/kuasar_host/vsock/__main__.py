@@ -1,4 +1,4 @@
-"""`python -m kuasar_debug.vsock`: the vhost-user-vsock back end as a process of its own."""
+"""`python -m kuasar_host.vsock`: the vhost-user-vsock back end as a process of its own."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import socket
 import sys
 from pathlib import Path
 
-from kuasar_debug.sockets import listen
-from kuasar_debug.vsock import handshake, vhost_user
-from kuasar_debug.vsock.device import VsockDevice
-from kuasar_debug.vsock.listener import Listener
-from kuasar_debug.vsock.loop import Loop
+from kuasar_host.sockets import listen
+from kuasar_host.vsock import handshake, vhost_user
+from kuasar_host.vsock.device import VsockDevice
+from kuasar_host.vsock.listener import Listener
+from kuasar_host.vsock.loop import Loop
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="kuasar_debug.vsock", description=__doc__)
+    parser = argparse.ArgumentParser(prog="kuasar_host.vsock", description=__doc__)
     parser.add_argument("--vhost", type=Path, required=True, help="socket for QEMU")
     parser.add_argument("--uds", type=Path, required=True, help="socket for clients")
     parser.add_argument("--cid", type=int, default=3, help="the guest's CID")

@@ -19,8 +19,8 @@ from kuasar_agent.api import (
     task_types_pb2,
 )
 from kuasar_agent.ttrpc import Client, NotFound, StatusError
-from kuasar_debug.errors import DebugError
-from kuasar_debug.target import Target
+from kuasar_debug.address import Target
+from kuasar_host.errors import DebugError
 
 TASK = task_pb2.DESCRIPTOR.services_by_name["Task"]
 SANDBOX = sandbox_pb2.DESCRIPTOR.services_by_name["SandboxService"]

@@ -17,10 +17,10 @@ from kuasar_agent.ttrpc import DeadlineExceeded
 from kuasar_debug import exec as exec_
 from kuasar_debug import logs as logs_
 from kuasar_debug import shell as shell_
-from kuasar_debug import views
-from kuasar_debug.errors import DebugError
-from kuasar_debug.target import CONSOLE_PORT, Target, options
+from kuasar_debug import tables
+from kuasar_debug.address import CONSOLE_PORT, Target, options
 from kuasar_debug.timeline import AGENT
+from kuasar_host.errors import DebugError
 
 _WITHIN = 30.0
 _CLEAR = "\x1b[H\x1b[2J"
@@ -71,8 +71,8 @@ def ps(target: Target, containers: Sequence[str], as_json: bool) -> None:
     Without names, those whose bundles lie in the sandbox's shared directory.
     """
     with target.client() as client:
-        ids = views.names(target, containers)
-        rows = views.processes(client, ids, must_exist=bool(containers))
+        ids = tables.names(target, containers)
+        rows = tables.processes(client, ids, must_exist=bool(containers))
     _print(rows, as_json)
 
 
@@ -83,14 +83,14 @@ def ps(target: Target, containers: Sequence[str], as_json: bool) -> None:
 def stats(target: Target, containers: Sequence[str], as_json: bool) -> None:
     """Show what containers use: CPU time, memory, processes."""
     with target.client() as client:
-        ids = views.names(target, containers)
-        found = list(views.metrics(client, ids, must_exist=bool(containers)))
+        ids = tables.names(target, containers)
+        found = list(tables.metrics(client, ids, must_exist=bool(containers)))
     if as_json:
         for id, metrics in found:
-            click.echo(json.dumps({"container": id, **views.to_dict(metrics)}))
+            click.echo(json.dumps({"container": id, **tables.to_dict(metrics)}))
         return
-    used = [views.usage(id, metrics) for id, metrics in found]
-    _print([views.stats_row(usage) for usage in used], False, views.STATS)
+    used = [tables.usage(id, metrics) for id, metrics in found]
+    _print([tables.stats_row(usage) for usage in used], False, tables.STATS)
 
 
 @click.command()
@@ -101,18 +101,18 @@ def stats(target: Target, containers: Sequence[str], as_json: bool) -> None:
 def top(target: Target, containers: Sequence[str], interval: float, count: int | None) -> None:
     """Show what containers use, again and again, with the CPU's share in between."""
     _quiet_interrupt()
-    last: dict[str, views.Usage] = {}
+    last: dict[str, tables.Usage] = {}
     turn = 0
     with target.client() as client:
         while True:
-            ids = views.names(target, containers)
-            found = views.metrics(client, ids, must_exist=bool(containers))
-            now = {id: views.usage(id, metrics) for id, metrics in found}
-            rows = [views.top_row(usage, last.get(id)) for id, usage in now.items()]
+            ids = tables.names(target, containers)
+            found = tables.metrics(client, ids, must_exist=bool(containers))
+            now = {id: tables.usage(id, metrics) for id, metrics in found}
+            rows = [tables.top_row(usage, last.get(id)) for id, usage in now.items()]
             if sys.stdout.isatty():
                 click.echo(_CLEAR, nl=False)
             click.echo(time.strftime("%H:%M:%S"))
-            _print(rows, False, views.TOP)
+            _print(rows, False, tables.TOP)
             last, turn = now, turn + 1
             if turn == count:
                 return
@@ -132,14 +132,14 @@ def events(target: Target, as_json: bool, count: int | None, timeout: float | No
     _quiet_interrupt()
     turn = 0
     with target.client() as client:
-        sandbox = client.stub(views.SANDBOX)
+        sandbox = client.stub(tables.SANDBOX)
         while turn != count:
             try:
                 envelope = sandbox.get_events(Empty(), timeout=timeout)
             except DeadlineExceeded:
                 return
-            event = views.event(envelope)
-            click.echo(json.dumps(event) if as_json else views.event_line(event))
+            event = tables.event(envelope)
+            click.echo(json.dumps(event) if as_json else tables.event_line(event))
             turn += 1
 
 
@@ -212,10 +212,10 @@ def _quiet_interrupt() -> None:
 
 
 def _print(
-    rows: Sequence[dict[str, Any]], as_json: bool, columns: Sequence[str] = views.PS
+    rows: Sequence[dict[str, Any]], as_json: bool, columns: Sequence[str] = tables.PS
 ) -> None:
     if as_json:
         for row in rows:
             click.echo(json.dumps(row))
     else:
-        click.echo(views.table(columns, rows))
+        click.echo(tables.table(columns, rows))

@@ -14,9 +14,9 @@ import click
 from gevent.socket import socket
 
 from kuasar_agent.ttrpc import Client, Code, StatusError, dial
-from kuasar_debug.errors import DebugError
-from kuasar_debug.sandbox import TASK_PORT
-from kuasar_debug.sockets import short_path
+from kuasar_host.errors import DebugError
+from kuasar_host.sandbox import TASK_PORT
+from kuasar_host.sockets import short_path
 
 CONSOLE_PORT = 1025
 WITHIN = 5.0

@@ -12,10 +12,10 @@ from collections import deque
 from pathlib import Path
 from typing import NamedTuple
 
-from kuasar_debug.sockets import short_path
-from kuasar_debug.vsock.connection import Connection
-from kuasar_debug.vsock.loop import Loop
-from kuasar_debug.vsock.packet import (
+from kuasar_host.sockets import short_path
+from kuasar_host.vsock.connection import Connection
+from kuasar_host.vsock.loop import Loop
+from kuasar_host.vsock.packet import (
     HEADER_SIZE,
     HOST_CID,
     MAX_PAYLOAD,
@@ -23,7 +23,7 @@ from kuasar_debug.vsock.packet import (
     Header,
     Op,
 )
-from kuasar_debug.vsock.virtqueue import Chain, RingError, Virtqueue
+from kuasar_host.vsock.virtqueue import Chain, RingError, Virtqueue
 
 RX = 0
 TX = 1

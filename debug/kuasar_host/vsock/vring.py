@@ -6,9 +6,9 @@ import contextlib
 import os
 import select
 
-from kuasar_debug.vsock.loop import Loop
-from kuasar_debug.vsock.memory import GuestMemory
-from kuasar_debug.vsock.virtqueue import RingAddresses, Virtqueue
+from kuasar_host.vsock.loop import Loop
+from kuasar_host.vsock.memory import GuestMemory
+from kuasar_host.vsock.virtqueue import RingAddresses, Virtqueue
 
 
 class VringError(Exception):

@@ -17,18 +17,18 @@ from gevent import subprocess
 
 from kuasar_agent.api import sandbox_pb2
 from kuasar_agent.ttrpc import StatusError
-from kuasar_debug import accel, share, transport
-from kuasar_debug.errors import DebugError
-from kuasar_debug.rootdisk import RootDisk
-from kuasar_debug.sandbox import Sandbox, lock
-from kuasar_debug.sockets import listen
+from kuasar_host import accel, share, vsock_transport
+from kuasar_host.errors import DebugError
+from kuasar_host.root_disk import RootDisk
+from kuasar_host.sandbox import Sandbox, lock
+from kuasar_host.sockets import listen
 
 _SUN_PATH = 107
 _KERNEL_WORDS = (
     "console=ttyS0 panic=-1 quiet cryptomgr.notests tsc=reliable no_timer_check rdinit=/init"
 )
 _FILES = ("pid", "vm.json", "initrd", "qmp.sock", share.SOCKET)
-_SOCKETS = (transport.TASK_SOCKET, transport.VHOST_SOCKET)
+_SOCKETS = (vsock_transport.TASK_SOCKET, vsock_transport.VHOST_SOCKET)
 
 
 @dataclass(frozen=True)
@@ -123,18 +123,18 @@ class MicroVM(Sandbox):
         self._prepare_directory()
         # Sockets that listen before their servers run: QEMU need not wait for those.
         with contextlib.ExitStack() as ours:
-            task = ours.enter_context(self._listen(transport.TASK_SOCKET))
-            reserved = transport.choose(self.config.vsock)
+            task = ours.enter_context(self._listen(vsock_transport.TASK_SOCKET))
+            reserved = vsock_transport.choose(self.config.vsock)
             if reserved is None:
-                vhost = ours.enter_context(self._listen(transport.VHOST_SOCKET))
-                back_end = transport.user_back_end(vhost.fileno(), task.fileno())
+                vhost = ours.enter_context(self._listen(vsock_transport.VHOST_SOCKET))
+                back_end = vsock_transport.user_back_end(vhost.fileno(), task.fileno())
                 self._spawn(back_end, vhost.fileno(), task.fileno())
-                devices = transport.user_device()
+                devices = vsock_transport.user_device()
                 inherited = []
             else:
                 ours.callback(os.close, reserved.fd)
-                self._spawn(transport.kernel_relay(reserved, task.fileno()), task.fileno())
-                devices = transport.kernel_device(reserved)
+                self._spawn(vsock_transport.kernel_relay(reserved, task.fileno()), task.fileno())
+                devices = vsock_transport.kernel_device(reserved)
                 inherited = [reserved.fd]
             devices += self._start_share(ours)
             self.started_at = time.monotonic()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kuasar_debug.errors import DebugError
+from kuasar_host.errors import DebugError
 
 BUSYBOX = Path("/bin/busybox")
 _CAPABILITIES = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID"]

@@ -1,4 +1,4 @@
-"""`python -m kuasar_debug.vsock.relay`: hybrid vsock in front of the host kernel's AF_VSOCK.
+"""`python -m kuasar_host.vsock.relay`: hybrid vsock in front of the host kernel's AF_VSOCK.
 
 For microVMs whose vsock is the kernel's vhost-vsock. Only the host opens connections here; a
 guest's connection to the host arrives at whoever listens on AF_VSOCK.
@@ -17,7 +17,7 @@ import gevent
 from gevent.server import StreamServer
 from gevent.socket import SHUT_RD, SHUT_WR, SOCK_STREAM, socket
 
-from kuasar_debug.vsock.handshake import MAX_LINE, parse
+from kuasar_host.vsock.handshake import MAX_LINE, parse
 
 _CHUNK = 65536
 _CONNECT_SECONDS = 5.0
@@ -79,7 +79,7 @@ def vsock_dialer(cid: int) -> Dial:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="kuasar_debug.vsock.relay", description=__doc__)
+    parser = argparse.ArgumentParser(prog="kuasar_host.vsock.relay", description=__doc__)
     parser.add_argument("--uds-fd", type=int, required=True, help="listening unix socket")
     parser.add_argument("--cid", type=int, required=True, help="the guest's CID")
     arguments = parser.parse_args()

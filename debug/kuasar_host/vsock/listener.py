@@ -7,7 +7,7 @@ import socket
 import sys
 from collections.abc import Callable
 
-from kuasar_debug.vsock.loop import Loop
+from kuasar_host.vsock.loop import Loop
 
 _RETRY_SECONDS = 0.1
 

@@ -13,7 +13,7 @@ import struct
 import sys
 from typing import NamedTuple
 
-from kuasar_debug.errors import DebugError
+from kuasar_host.errors import DebugError
 
 VHOST_DEVICE = "/dev/vhost-vsock"
 VHOST_SOCKET = "vhost.sock"
@@ -65,7 +65,7 @@ def kernel_device(reserved: Reserved) -> list[str]:
 
 def kernel_relay(reserved: Reserved, task_fd: int) -> list[str]:
     """The process between TASK_SOCKET, which listens as `task_fd`, and AF_VSOCK."""
-    command = [sys.executable, "-m", "kuasar_debug.vsock.relay"]
+    command = [sys.executable, "-m", "kuasar_host.vsock.relay"]
     return [*command, "--uds-fd", str(task_fd), "--cid", str(reserved.cid)]
 
 
@@ -77,6 +77,6 @@ def user_device() -> list[str]:
 
 def user_back_end(vhost_fd: int, task_fd: int) -> list[str]:
     """The back end, on sockets that listen already."""
-    command = [sys.executable, "-m", "kuasar_debug.vsock", "--cid", str(_PRIVATE_CID)]
+    command = [sys.executable, "-m", "kuasar_host.vsock", "--cid", str(_PRIVATE_CID)]
     command += ["--vhost", VHOST_SOCKET, "--uds", TASK_SOCKET]
     return [*command, "--vhost-fd", str(vhost_fd), "--uds-fd", str(task_fd)]

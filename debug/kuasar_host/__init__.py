@@ -1,0 +1,1 @@
+"""Library for hosts: boot microVMs and reach the agent in them."""
