@@ -17,8 +17,8 @@ from kuasar_agent.api import task_pb2
 from kuasar_agent.ttrpc import dial
 from kuasar_host.microvm import MicroVM
 from tests.bench.table import show
-from tests.host.streams import grant, next_data, open_stream, url
-from tests.vm.guest import Guest, config
+from tests.support.guest import Guest, config
+from tests.support.streams import grant, next_data, open_stream, url
 
 SIZE = 64 << 20
 BLOCK = 64 * 1024

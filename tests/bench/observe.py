@@ -20,7 +20,7 @@ from kuasar_agent.ttrpc import Server, Stub, connect, listen
 from kuasar_agent.ttrpc.call import Interceptor
 from tests.bench.start import percentile
 from tests.bench.table import show
-from tests.receiver import Receiver
+from tests.support.otlp_receiver import Receiver
 
 CALLS = 4000
 ROUNDS = 5

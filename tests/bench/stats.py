@@ -13,7 +13,7 @@ from pathlib import Path
 from kuasar_agent.api import task_pb2
 from tests.bench.start import percentile
 from tests.bench.table import show
-from tests.host.agent import Agent, running_agent
+from tests.support.agent import Agent, running_agent
 
 CONTAINERS = 100
 CALLS = 2000

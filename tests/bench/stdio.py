@@ -24,8 +24,8 @@ from kuasar_agent.ttrpc.client_connection import ClientConnection
 from kuasar_agent.ttrpc.frames import DATA, NO_DATA, REMOTE_CLOSED, encode
 from kuasar_agent.ttrpc.service import method_of
 from tests.bench.table import show
-from tests.host.agent import Agent, running_agent
-from tests.host.streams import METHOD, grant, next_data, open_stream, pack, url
+from tests.support.agent import Agent, running_agent
+from tests.support.streams import METHOD, grant, next_data, open_stream, pack, url
 
 SIZE = 256 << 20
 BLOCKS = (64 * 1024, 4096)

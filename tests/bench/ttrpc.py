@@ -21,9 +21,9 @@ from google.protobuf.wrappers_pb2 import BytesValue, Int64Value, StringValue
 
 from kuasar_agent.ttrpc import Client, connect
 from tests.bench.table import show
-from tests.interop.build import go_program
-from tests.interop.process import running_go_server, running_server
-from tests.unit.ttrpc.echo import SERVICE
+from tests.support.go_build import go_program
+from tests.support.ttrpc.echo import SERVICE
+from tests.support.ttrpc_servers import running_go_server, running_server
 
 IN_FLIGHT = (1, 64, 1024)
 ROUNDS = 5

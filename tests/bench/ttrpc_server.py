@@ -7,7 +7,7 @@ import sys
 from google.protobuf.wrappers_pb2 import BytesValue, Int64Value, StringValue
 
 from kuasar_agent.ttrpc import Context, Server, ServerStream, listen
-from tests.unit.ttrpc.echo import SERVICE
+from tests.support.ttrpc.echo import SERVICE
 
 BLOBS = 0xFFFFFFFF
 """Mask of the size in what `blobs` is asked for; the number of messages is above it."""

@@ -13,7 +13,7 @@ import atheris
 
 with atheris.instrument_imports(include=["kuasar_agent.ttrpc"]):
     from tests.fuzz.cores import METHODS, try_bytes
-    from tests.unit.ttrpc.wire import ND, RC, RO, data, frame, reply, request
+    from tests.support.ttrpc.wire import ND, RC, RO, data, frame, reply, request
 
 
 def seed(corpus: Path) -> None:

@@ -10,8 +10,8 @@ from kuasar_agent.ttrpc.server_connection import ServerConnection
 from kuasar_agent.ttrpc.service import methods_of
 from kuasar_agent.ttrpc.status import ConnectionClosed, StatusError
 from kuasar_agent.ttrpc.stream import Stream
-from tests.unit.ttrpc.echo import NAME, SERVICE
-from tests.unit.ttrpc.wire import frame, split
+from tests.support.ttrpc.echo import NAME, SERVICE
+from tests.support.ttrpc.wire import frame, split
 
 METHODS = methods_of(SERVICE, None)
 LIMITS = Limits(streams=8, stream_inbox=1 << 12, connection_inbox=1 << 14)

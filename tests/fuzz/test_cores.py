@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from kuasar_agent.ttrpc.envelope_pb2 import Request, Response, Status
 from kuasar_agent.ttrpc.frames import FrameReader
 from tests.fuzz.cores import METHODS, ClientUnderFuzz, ServerUnderFuzz, frames_of, try_bytes
-from tests.unit.ttrpc.echo import NAME
-from tests.unit.ttrpc.wire import frame
+from tests.support.ttrpc.echo import NAME
+from tests.support.ttrpc.wire import frame
 
 bounded = settings(derandomize=True, max_examples=150, deadline=None, database=None)
 """The same inputs on every run."""

@@ -1,5 +1,1 @@
-"""Tests on the host: root, real crun and runc."""
-
-import pytest
-
-pytest.register_assert_rewrite("tests.host.agent")
+"""Tests that need root and a real OCI runtime."""

@@ -12,9 +12,9 @@ import pytest
 
 from kuasar_agent.linux import syscalls
 from kuasar_agent.linux.mount import mount
-from tests.host.agent import Agent, running_agent
-from tests.host.isolation import isolated
-from tests.host.storages import Pod, Within, make_image
+from tests.support.agent import Agent, running_agent
+from tests.support.isolation import isolated
+from tests.support.storages import Pod, Within, make_image
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from kuasar_agent.boot.config import TaskConfig
 from kuasar_agent.boot.timeline import Timeline
 from kuasar_agent.linux import syscalls
 from kuasar_agent.linux.mount import MountInfo, mount, mounts
-from tests.host.isolation import isolated
+from tests.support.isolation import isolated
 
 DIRECTORIES = ("proc", "sys", "dev", "run", "etc")
 NAMESPACES = (

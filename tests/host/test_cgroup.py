@@ -10,7 +10,7 @@ import pytest
 
 from kuasar_agent.linux import cgroup
 from kuasar_agent.linux.mount import is_mounted, mounts
-from tests.host.isolation import isolated
+from tests.support.isolation import isolated
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from gevent.event import Event
 from kuasar_agent.reaper import Reaper
 from kuasar_agent.sandbox import commands
 from kuasar_agent.ttrpc import Cancelled, InvalidArgument, StatusError
-from tests.host.agent import children_of, eventually, fd_targets
-from tests.host.isolation import fork
+from tests.support.agent import children_of, eventually, fd_targets
+from tests.support.isolation import fork
 
 T = TypeVar("T")
 

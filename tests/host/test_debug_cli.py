@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.host.agent import TIMEOUT, eventually
-from tests.host.debug_agent import DebugAgent, debug_agent
+from tests.support.agent import TIMEOUT, eventually
+from tests.support.debug_agent import DebugAgent, debug_agent
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import gevent
 import pytest
 
-from tests.host.agent import read_all
-from tests.host.debug_agent import DebugAgent, debug_agent
+from tests.support.agent import read_all
+from tests.support.debug_agent import DebugAgent, debug_agent
 
 HEADER = b"KSR_MODE exec\n"
 TOKEN = b"4711-1700000000000000000"

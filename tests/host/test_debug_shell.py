@@ -17,8 +17,8 @@ from gevent.socket import SHUT_WR, socket
 from kuasar_agent.debug_server.shell_server import Console
 from kuasar_agent.reaper import Child, Reaper
 from kuasar_agent.ttrpc import dial, listen
-from tests.host.agent import TIMEOUT, eventually, read_all, running_agent
-from tests.host.debug_agent import DebugAgent, debug_agent
+from tests.support.agent import TIMEOUT, eventually, read_all, running_agent
+from tests.support.debug_agent import DebugAgent, debug_agent
 
 MIB = 1 << 20
 

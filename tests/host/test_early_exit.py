@@ -5,7 +5,7 @@ from __future__ import annotations
 import gevent.pool
 
 from kuasar_agent.api.task_types_pb2 import STOPPED
-from tests.host.agent import Agent
+from tests.support.agent import Agent
 
 CONTAINERS = 200
 

@@ -14,9 +14,9 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from kuasar_agent.api import task_pb2
 from kuasar_agent.api.task_types_pb2 import CREATED, RUNNING, STOPPED
 from kuasar_agent.ttrpc import Code, StatusError
-from tests.host.agent import TIMEOUT, Agent, eventually, read_all, send_all
 from tests.host.test_bad_input import refusal
 from tests.host.test_lifecycle import command_line
+from tests.support.agent import TIMEOUT, Agent, eventually, read_all, send_all
 
 KILLED = 128 + signal.SIGKILL
 EXECS = 50

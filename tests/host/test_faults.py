@@ -15,8 +15,8 @@ import pytest
 from kuasar_agent.api.task_types_pb2 import RUNNING, STOPPED
 from kuasar_agent.ttrpc import Code, StatusError
 from kuasar_agent.ttrpc.status import Unknown
-from tests.host.agent import TIMEOUT, Agent, eventually, running_agent
 from tests.host.test_bad_input import refusal
+from tests.support.agent import TIMEOUT, Agent, eventually, running_agent
 
 CONTAINERS = {"crun": 200, "runc": 50}
 KILLED = 128 + signal.SIGKILL

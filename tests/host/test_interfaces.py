@@ -14,7 +14,7 @@ from kuasar_agent.sandbox.interfaces import (
     parse_interface,
 )
 from kuasar_agent.ttrpc import InvalidArgument, StatusError
-from tests.host.links import add_nic, addresses, in_netns, ip, table
+from tests.support.links import add_nic, addresses, in_netns, ip, table
 
 
 def refusal(socket: RouteSocket, wanted: list[Interface]) -> str:

@@ -15,7 +15,7 @@ from kuasar_agent.api import task_pb2
 from kuasar_agent.api.task_types_pb2 import CREATED, RUNNING, STOPPED
 from kuasar_agent.services import task
 from kuasar_agent.ttrpc import Code, StatusError
-from tests.host.agent import TIMEOUT, Agent, children_of, eventually, read_all, send_all
+from tests.support.agent import TIMEOUT, Agent, children_of, eventually, read_all, send_all
 
 KILLED = 128 + signal.SIGKILL
 

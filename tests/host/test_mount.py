@@ -18,7 +18,7 @@ from kuasar_agent.linux.mount import (
     mounts,
     unmount,
 )
-from tests.host.isolation import isolated
+from tests.support.isolation import isolated
 
 
 def at(target: Path) -> list[MountInfo]:

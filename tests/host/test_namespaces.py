@@ -14,8 +14,8 @@ from kuasar_agent.linux.mount import mounts
 from kuasar_agent.reaper import Reaper
 from kuasar_agent.sandbox.namespaces import PodNamespaces
 from kuasar_agent.ttrpc import StatusError
-from tests.host.agent import children_of, eventually
-from tests.host.isolation import isolated
+from tests.support.agent import children_of, eventually
+from tests.support.isolation import isolated
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from kuasar_agent.linux import netif, syscalls
-from tests.host.isolation import isolated
+from tests.support.isolation import isolated
 
 
 def send_to_self() -> int | None:

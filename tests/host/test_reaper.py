@@ -15,8 +15,8 @@ from kuasar_agent.containers.runtime import OCIRuntime
 from kuasar_agent.linux import syscalls
 from kuasar_agent.reaper import Child, Reaper
 from kuasar_agent.ttrpc import DeadlineExceeded
-from tests.host.agent import children_of, eventually
-from tests.host.isolation import fresh_process, isolated
+from tests.support.agent import children_of, eventually
+from tests.support.isolation import fresh_process, isolated
 
 WITHIN = 30.0
 ORPHANS = 1000

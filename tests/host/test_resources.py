@@ -17,8 +17,8 @@ from kuasar_agent.api import cgroups_v1_pb2
 from kuasar_agent.linux import cgroup_files
 from kuasar_agent.services import sandbox
 from kuasar_agent.ttrpc import Code, StatusError, Stub
-from tests.host.agent import TIMEOUT, Agent, eventually
-from tests.host.usage import (
+from tests.support.agent import TIMEOUT, Agent, eventually
+from tests.support.usage import (
     HOG,
     MIB,
     cpu_ns,

@@ -10,7 +10,7 @@ from kuasar_agent.linux.rtnetlink import RouteSocket
 from kuasar_agent.sandbox.interfaces import configure, parse_interface
 from kuasar_agent.sandbox.routes import Route, parse_route, replace
 from kuasar_agent.ttrpc import InvalidArgument, StatusError
-from tests.host.links import add_nic, in_netns, ip, routes, table
+from tests.support.links import add_nic, in_netns, ip, routes, table
 
 CONNECTED = "10.0.0.0/24 eth0 kernel link 10.0.0.2"
 

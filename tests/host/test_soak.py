@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.host.agent import Agent
 from tests.soak.lives import Lives, judge
+from tests.support.agent import Agent
 
 
 def test_nothing_grows_with_the_number_of_containers_and_execs(agent: Agent) -> None:

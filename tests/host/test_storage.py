@@ -21,8 +21,8 @@ from kuasar_agent.ttrpc.status import (
     NotFound,
     StatusError,
 )
-from tests.host.agent import Agent
-from tests.host.storages import ADDRESS, HANGS_AFTER, Pod, Within
+from tests.support.agent import Agent
+from tests.support.storages import ADDRESS, HANGS_AFTER, Pod, Within
 
 
 @pytest.mark.parametrize("order", [("c1", "c2"), ("c2", "c1")])

@@ -15,7 +15,7 @@ from kuasar_agent.ttrpc.status import (
     InvalidArgument,
     NotFound,
 )
-from tests.host.storages import ADDRESS, HANGS_AFTER, Pod, Within, make_image
+from tests.support.storages import ADDRESS, HANGS_AFTER, Pod, Within, make_image
 
 
 def test_ephemeral_is_a_tmpfs_with_the_options_given(within: Within) -> None:

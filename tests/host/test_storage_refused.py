@@ -12,7 +12,7 @@ from kuasar_agent.ttrpc.status import (
     FailedPrecondition,
     InvalidArgument,
 )
-from tests.host.storages import ADDRESS, Pod, Within, make_image
+from tests.support.storages import ADDRESS, Pod, Within, make_image
 
 
 def test_a_wrong_fstype_is_refused(within: Within, disk: str) -> None:

@@ -16,8 +16,8 @@ from kuasar_agent.api.transfer_pb2 import Data
 from kuasar_agent.services import streaming
 from kuasar_agent.stdio.channels import CAPACITY, WINDOW
 from kuasar_agent.ttrpc import Code, StatusError
-from tests.host.agent import TIMEOUT, Agent
-from tests.host.streams import (
+from tests.support.agent import TIMEOUT, Agent
+from tests.support.streams import (
     METHOD,
     STREAM_WINDOW,
     attach_stdin,

@@ -11,8 +11,8 @@ from google.protobuf.empty_pb2 import Empty
 from kuasar_agent.api import events_pb2
 from kuasar_agent.api import task_events_pb2 as messages
 from kuasar_agent.services import sandbox
-from tests.host.agent import TIMEOUT, Agent
 from tests.host.test_bad_input import refusal
+from tests.support.agent import TIMEOUT, Agent
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from gevent.socket import socket
 
 from kuasar_agent.ttrpc import StatusError
-from tests.host.agent import Agent, read_all
+from tests.support.agent import Agent, read_all
 
 
 @pytest.fixture(params=["crun", "runc"])

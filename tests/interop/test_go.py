@@ -28,11 +28,11 @@ from kuasar_agent.ttrpc import (
     connect,
     same_user,
 )
-from tests.interop.build import go_program
-from tests.interop.process import running_go_server
-from tests.unit.ttrpc.echo import SERVICE, Echo
-from tests.unit.ttrpc.live import serving, until
-from tests.unit.ttrpc.wire import LIMIT, PATIENCE
+from tests.support.go_build import go_program
+from tests.support.ttrpc.echo import SERVICE, Echo
+from tests.support.ttrpc.live import serving, until
+from tests.support.ttrpc.wire import LIMIT, PATIENCE
+from tests.support.ttrpc_servers import running_go_server
 
 LARGE = LIMIT - 64
 """A value that fills a frame but for its envelope, as the Go client sends it."""

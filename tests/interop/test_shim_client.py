@@ -15,9 +15,9 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from kuasar_agent.api import task_pb2
 from kuasar_agent.ttrpc import Client, ConnectionClosed, NotFound, Unimplemented, connect
-from tests.interop.shim import running_shim, shims_in
-from tests.unit.ttrpc.live import until
-from tests.unit.ttrpc.wire import PATIENCE
+from tests.support.shim import running_shim, shims_in
+from tests.support.ttrpc.live import until
+from tests.support.ttrpc.wire import PATIENCE
 
 TASK = task_pb2.DESCRIPTOR.services_by_name["Task"]
 ABSENT = r"^container not created: not found$"

@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from tests.bench.table import show
-from tests.host.agent import running_agent
 from tests.soak.lives import Lives, judge
+from tests.support.agent import running_agent
 
 
 @click.command()

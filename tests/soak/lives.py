@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import gevent.pool
 
-from tests.host.agent import Agent
+from tests.support.agent import Agent
 
 GROWTH_KIB = 4096
 """More than the allocator's noise; a greenlet kept by each of 7,000 lives would be thrice that."""

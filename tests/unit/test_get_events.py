@@ -16,7 +16,7 @@ from kuasar_agent.reaper import Reaper
 from kuasar_agent.sandbox.pod import Pod
 from kuasar_agent.services.sandbox import SERVICE, SandboxService
 from kuasar_agent.ttrpc import Client, Server, connect, listen
-from tests.unit.ttrpc.live import until
+from tests.support.ttrpc.live import until
 
 HANGS_AFTER = 20.0
 

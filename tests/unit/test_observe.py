@@ -27,8 +27,8 @@ from kuasar_agent.observe.tracing import Tracing
 from kuasar_agent.spans import span, trace_with, traced
 from kuasar_agent.ttrpc import Context, NotFound
 from kuasar_debug import timeline, timeline_svg
-from tests.host.agent import eventually
-from tests.receiver import Receiver, assert_nested
+from tests.support.agent import eventually
+from tests.support.otlp_receiver import Receiver, assert_nested
 
 
 def found(leaks: Leaks) -> list[Leak]:

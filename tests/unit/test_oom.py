@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from kuasar_agent.api import task_events_pb2
 from kuasar_agent.linux.cgroup_files import Cgroup
 from kuasar_agent.resources.oom import OomEventfd, OomWatch, OomWatcher
-from tests.host.agent import eventually, fd_targets
+from tests.support.agent import eventually, fd_targets
 
 ID = "c1"
 

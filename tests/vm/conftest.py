@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from kuasar_host.microvm import MicroVM
-from tests.vm.guest import Guest, config, disk
+from tests.support.guest import Guest, config, disk
 
 
 @pytest.fixture(scope="session")

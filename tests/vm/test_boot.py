@@ -12,8 +12,8 @@ from image.tree import Node, Tree
 from kuasar_agent.api import task_pb2
 from kuasar_agent.ttrpc import NotFound
 from kuasar_host.microvm import MicroVM
-from tests.vm.core import check_lifecycle
-from tests.vm.guest import IMAGE, Guest, config
+from tests.support.guest import IMAGE, Guest, config
+from tests.support.guest_lifecycle import check_lifecycle
 
 
 @pytest.mark.parametrize("sharefs", ["virtiofs", "9p"])

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.vm.guest import IMAGE
+from tests.support.guest import IMAGE
 
 _BOOT = ["--kernel", str(IMAGE / "vmlinux"), "--initrd", str(IMAGE / "kuasar.initrd")]
 _HANGS_AFTER = 200.0

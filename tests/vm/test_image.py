@@ -8,7 +8,7 @@ import pytest
 
 from kuasar_host.microvm import Config, MicroVM
 from kuasar_host.root_disk import RootDisk
-from tests.vm.guest import IMAGE, Guest, config
+from tests.support.guest import IMAGE, Guest, config
 
 DISK = IMAGE / "kuasar.img"
 # What mounts the disk where the kernel has its drivers as modules.

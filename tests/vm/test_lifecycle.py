@@ -16,8 +16,8 @@ from kuasar_agent.ttrpc import ConnectionClosed
 from kuasar_host.errors import DebugError
 from kuasar_host.microvm import MicroVM
 from kuasar_host.sandbox import Sandbox, is_running
-from tests.vm.core import check_lifecycle
-from tests.vm.guest import IMAGE, Guest, config
+from tests.support.guest import IMAGE, Guest, config
+from tests.support.guest_lifecycle import check_lifecycle
 
 BOOT = ["--kernel", str(IMAGE / "vmlinux"), "--initrd", str(IMAGE / "kuasar.initrd")]
 HANGS_AFTER = 120.0

@@ -19,9 +19,9 @@ from kuasar_debug import timeline, timeline_svg
 from kuasar_host.microvm import MicroVM
 from kuasar_host.serial_log import parse_line
 from kuasar_host.sockets import listen
-from tests.host.agent import eventually
-from tests.receiver import Receiver, Span, assert_nested
-from tests.vm.guest import IMAGE, Guest, config
+from tests.support.agent import eventually
+from tests.support.guest import IMAGE, Guest, config
+from tests.support.otlp_receiver import Receiver, Span, assert_nested
 
 HANGS_AFTER = 60.0
 TASK = "containerd.task.v2.Task"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.vm.guest import Guest
+from tests.support.guest import Guest
 
 
 def test_the_agent_is_the_first_process(guest: Guest) -> None:

@@ -13,8 +13,9 @@ import pytest
 from kuasar_agent.api import cgroups_v1_pb2, task_pb2
 from kuasar_agent.ttrpc import dial
 from kuasar_host.microvm import MicroVM
-from tests.host.agent import eventually
-from tests.host.usage import (
+from tests.support.agent import eventually
+from tests.support.guest import SANDBOX, Guest, config, disk
+from tests.support.usage import (
     HOG,
     MIB,
     Metrics,
@@ -28,7 +29,6 @@ from tests.host.usage import (
     update,
     working_set,
 )
-from tests.vm.guest import SANDBOX, Guest, config, disk
 
 HANGS_AFTER = 240.0
 PORT = 40000

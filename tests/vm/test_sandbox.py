@@ -17,7 +17,7 @@ from kuasar_agent.api.sandbox_pb2 import SyncClockPacket
 from kuasar_agent.ttrpc import NotFound, Unknown
 from kuasar_host.microvm import MicroVM
 from kuasar_host.qmp import Qmp
-from tests.vm.guest import Guest, Result, config
+from tests.support.guest import Guest, Result, config
 
 HANGS_AFTER = 60.0
 HOUR = 3600 * 10**9

@@ -12,9 +12,9 @@ import pytest
 
 from kuasar_debug.address import Target
 from kuasar_host.errors import DebugError
-from tests.host.agent import eventually
-from tests.host.tmux import debug_shell
-from tests.vm.guest import Guest
+from tests.support.agent import eventually
+from tests.support.guest import Guest
+from tests.support.tmux import debug_shell
 from tests.vm.test_cli import _BOOT, kuasar_debug
 
 _HANGS_AFTER = 120.0

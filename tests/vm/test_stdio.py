@@ -17,8 +17,8 @@ from kuasar_agent.ttrpc import dial
 from kuasar_host.microvm import MicroVM
 from kuasar_host.qmp import Qmp
 from kuasar_host.sockets import short_path
-from tests.host.streams import open_stream, receive, send, url
-from tests.vm.guest import Guest, config
+from tests.support.guest import Guest, config
+from tests.support.streams import open_stream, receive, send, url
 
 HANGS_AFTER = 120.0
 MIB = 1 << 20

@@ -17,7 +17,7 @@ from kuasar_agent.ttrpc import DeadlineExceeded, InvalidArgument, StatusError
 from kuasar_host.bundle import make_busybox_rootfs
 from kuasar_host.microvm import MicroVM
 from kuasar_host.share import VIRTIOFSD
-from tests.vm.guest import Guest, Result, config
+from tests.support.guest import Guest, Result, config
 
 HANGS_AFTER = 60.0
 MIB = 1 << 20

@@ -9,8 +9,8 @@ import pytest
 from gevent import socket as gsocket
 
 from kuasar_agent.ttrpc import Client, Server, connect, listen
-from tests.unit.ttrpc.echo import SERVICE, Echo
-from tests.unit.ttrpc.wire import CoreWire, SocketWire, Wire
+from tests.support.ttrpc.echo import SERVICE, Echo
+from tests.support.ttrpc.wire import CoreWire, SocketWire, Wire
 
 
 @pytest.fixture

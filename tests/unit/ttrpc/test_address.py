@@ -13,9 +13,9 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from kuasar_agent.ttrpc import DeadlineExceeded, InvalidArgument, connect, dial, listen
 from kuasar_agent.ttrpc.address import VMADDR_CID_ANY, Address, parse
-from tests.unit.ttrpc.echo import SERVICE, Echo
-from tests.unit.ttrpc.live import serving
-from tests.unit.ttrpc.wire import PATIENCE, SocketWire, only, reply, request
+from tests.support.ttrpc.echo import SERVICE, Echo
+from tests.support.ttrpc.live import serving
+from tests.support.ttrpc.wire import PATIENCE, SocketWire, only, reply, request
 
 CONNECT = b"CONNECT 1024\n"
 

@@ -24,9 +24,9 @@ from kuasar_agent.ttrpc import (
 )
 from kuasar_agent.ttrpc.client import CallInfo
 from kuasar_agent.ttrpc.envelope_pb2 import KeyValue, Request
-from tests.unit.ttrpc.echo import NAME, SERVICE, Echo
-from tests.unit.ttrpc.live import until
-from tests.unit.ttrpc.wire import (
+from tests.support.ttrpc.echo import NAME, SERVICE, Echo
+from tests.support.ttrpc.live import until
+from tests.support.ttrpc.wire import (
     DATA,
     ND,
     PATIENCE,

@@ -21,9 +21,9 @@ from kuasar_agent.ttrpc.status import (
     StatusError,
     StreamClosed,
 )
-from tests.unit.ttrpc.client_wire import Calls, CoreCalls, LiveCalls
-from tests.unit.ttrpc.echo import NAME, SERVICE
-from tests.unit.ttrpc.wire import (
+from tests.support.ttrpc.client_wire import Calls, CoreCalls, LiveCalls
+from tests.support.ttrpc.echo import NAME, SERVICE
+from tests.support.ttrpc.wire import (
     DATA,
     LIMIT,
     ND,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from google.protobuf.wrappers_pb2 import BytesValue
 
 from kuasar_agent.ttrpc import Code, Server
-from tests.unit.ttrpc.echo import Echo
-from tests.unit.ttrpc.live import until
-from tests.unit.ttrpc.wire import PATIENCE, SocketWire, only, request
+from tests.support.ttrpc.echo import Echo
+from tests.support.ttrpc.live import until
+from tests.support.ttrpc.wire import PATIENCE, SocketWire, only, request
 
 
 def begin(live: SocketWire, echo: Echo) -> list[str]:

@@ -15,10 +15,9 @@ from google.protobuf.wrappers_pb2 import BytesValue, Int64Value, StringValue
 from kuasar_agent.ttrpc import Client, Limits, NotFound, Server, StatusError, connect
 from kuasar_agent.ttrpc.server_connection import ServerConnection
 from kuasar_agent.ttrpc.service import methods_of
-from tests.unit.ttrpc.conftest import raw
-from tests.unit.ttrpc.echo import NAME, SERVICE, Echo
-from tests.unit.ttrpc.live import serving, until
-from tests.unit.ttrpc.wire import (
+from tests.support.ttrpc.echo import NAME, SERVICE, Echo
+from tests.support.ttrpc.live import serving, until
+from tests.support.ttrpc.wire import (
     DATA,
     LIMIT,
     PATIENCE,
@@ -30,6 +29,7 @@ from tests.unit.ttrpc.wire import (
     only,
     request,
 )
+from tests.unit.ttrpc.conftest import raw
 
 REUSED = (3, "StreamID cannot be re-used and must increment")
 

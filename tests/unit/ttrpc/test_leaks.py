@@ -15,10 +15,10 @@ from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 from greenlet import greenlet
 
 from kuasar_agent.ttrpc import Client, NotFound, Server, StatusError, Stub, connect
+from tests.support.ttrpc.echo import SERVICE, Echo
+from tests.support.ttrpc.live import until
+from tests.support.ttrpc.wire import RO, data, frame, request
 from tests.unit.ttrpc.conftest import raw
-from tests.unit.ttrpc.echo import SERVICE, Echo
-from tests.unit.ttrpc.live import until
-from tests.unit.ttrpc.wire import RO, data, frame, request
 
 TOLERANCE = 500
 """Blocks of memory that caches of the interpreter and of pytest may add; one a call would be

@@ -23,9 +23,9 @@ from kuasar_agent.ttrpc import (
     StatusError,
     connect,
 )
-from tests.unit.ttrpc.echo import SERVICE, Echo
-from tests.unit.ttrpc.live import serving, until
-from tests.unit.ttrpc.wire import (
+from tests.support.ttrpc.echo import SERVICE, Echo
+from tests.support.ttrpc.live import serving, until
+from tests.support.ttrpc.wire import (
     LIMIT,
     PATIENCE,
     RO,

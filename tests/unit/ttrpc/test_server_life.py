@@ -31,15 +31,15 @@ from kuasar_agent.ttrpc import (
     same_user,
     vsock_host_only,
 )
-from tests.unit.ttrpc.conftest import raw
-from tests.unit.ttrpc.echo import SERVICE, Echo
-from tests.unit.ttrpc.live import serving, until
-from tests.unit.ttrpc.wire import (
+from tests.support.ttrpc.echo import SERVICE, Echo
+from tests.support.ttrpc.live import serving, until
+from tests.support.ttrpc.wire import (
     PATIENCE,
     SocketWire,
     only,
     request,
 )
+from tests.unit.ttrpc.conftest import raw
 
 
 def test_81_slow_call_does_not_delay_a_fast_one(live: SocketWire, echo: Echo) -> None:

@@ -7,8 +7,8 @@ from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
 from kuasar_agent.ttrpc.envelope_pb2 import Request
 from kuasar_agent.ttrpc.status import Unknown
-from tests.unit.ttrpc.echo import NAME
-from tests.unit.ttrpc.wire import (
+from tests.support.ttrpc.echo import NAME
+from tests.support.ttrpc.wire import (
     DATA,
     LIMIT,
     ND,

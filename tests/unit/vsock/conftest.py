@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.vsock.backend import Backend
-from tests.unit.vsock.driver import Driver
+from tests.support.vsock.backend import Backend
+from tests.support.vsock.driver import Driver
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 
 from kuasar_host.vsock.packet import Op
 from kuasar_host.vsock.vhost_user import Request
-from tests.unit.vsock.backend import Backend, read_all
-from tests.unit.vsock.driver import DEADLINE, GUEST_CID, QUEUE_SIZE, RX, TX, Driver
+from tests.support.vsock.backend import Backend, read_all
+from tests.support.vsock.driver import DEADLINE, GUEST_CID, QUEUE_SIZE, RX, TX, Driver
 
 BASE = 0x4000_0000
 WRITE, NEXT, INDIRECT = 2, 1, 4

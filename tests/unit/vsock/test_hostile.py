@@ -10,8 +10,8 @@ import pytest
 
 from kuasar_host.vsock.packet import Header
 from kuasar_host.vsock.vhost_user import Request
-from tests.unit.vsock.backend import Backend
-from tests.unit.vsock.driver import GUEST_CID, QUEUE_SIZE, TX, Driver
+from tests.support.vsock.backend import Backend
+from tests.support.vsock.driver import GUEST_CID, QUEUE_SIZE, TX, Driver
 
 MASK64 = (1 << 64) - 1
 

@@ -11,8 +11,8 @@ import pytest
 
 from kuasar_host.vsock.connection import BUFFER_SIZE
 from kuasar_host.vsock.packet import SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, Header, Op
-from tests.unit.vsock.backend import Backend, accept, read_all, read_line
-from tests.unit.vsock.driver import DEADLINE, GUEST_CID, Driver, Stream
+from tests.support.vsock.backend import Backend, accept, read_all, read_line
+from tests.support.vsock.driver import DEADLINE, GUEST_CID, Driver, Stream
 
 QUIET = 0.2
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kuasar_host.sockets import short_path
 from kuasar_host.vsock.packet import Op
-from tests.unit.vsock.driver import DEADLINE, GUEST_CID, Driver, Stream
+from tests.support.vsock.driver import DEADLINE, GUEST_CID, Driver, Stream
 
 
 class Backend:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from kuasar_agent.linux import syscalls
 from kuasar_agent.linux.rtnetlink import RouteSocket
-from tests.host.isolation import isolated
+from tests.support.isolation import isolated
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from kuasar_agent.api import task_pb2
 from kuasar_agent.api.task_types_pb2 import PAUSED, RUNNING, STOPPED
 from kuasar_agent.ttrpc import StatusError
 from kuasar_host.bundle import make_spec
-from tests.vm.guest import Guest
+from tests.support.guest import Guest
 
 HANGS_AFTER = 60.0
 KILLED = 128 + signal.SIGKILL

@@ -14,7 +14,7 @@ from kuasar_agent.api.streaming_pb2 import StreamInit
 from kuasar_agent.api.transfer_pb2 import Data, WindowUpdate
 from kuasar_agent.services import streaming
 from kuasar_agent.ttrpc import Client, ClientStream, StatusError, StreamClosed
-from tests.host.agent import Agent
+from tests.support.agent import Agent
 
 METHOD = streaming.SERVICE.methods_by_name["Stream"]
 STREAM_WINDOW = 64 * 1024

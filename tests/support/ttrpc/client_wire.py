@@ -15,8 +15,8 @@ from kuasar_agent.ttrpc.status import (
     StatusError,
 )
 from kuasar_agent.ttrpc.stream import Stream
-from tests.unit.ttrpc.echo import SERVICE, Echo
-from tests.unit.ttrpc.wire import (
+from tests.support.ttrpc.echo import SERVICE, Echo
+from tests.support.ttrpc.wire import (
     PATIENCE,
     Chopper,
     Frame,

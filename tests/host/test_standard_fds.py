@@ -13,7 +13,7 @@ import pytest
 
 from kuasar_agent import log
 from kuasar_agent.boot.standard_fds import attach_console, reserve_standard_fds
-from tests.host.isolation import isolated
+from tests.support.isolation import isolated
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.interop.build import go_program
+from tests.support.go_build import go_program
 
 
 @contextmanager

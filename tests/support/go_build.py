@@ -7,7 +7,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1] / "interop"
 BUILD = HERE.parents[1] / "build"
 GO = "/usr/bin/go"
 """Debian's; another one on the path may be too new for Debian's library."""

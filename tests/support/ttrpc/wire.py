@@ -20,7 +20,7 @@ from kuasar_agent.ttrpc.server_connection import ServerConnection
 from kuasar_agent.ttrpc.service import methods_of
 from kuasar_agent.ttrpc.status import NotFound
 from kuasar_agent.ttrpc.stream import Stream
-from tests.unit.ttrpc.echo import NAME, SERVICE, Echo
+from tests.support.ttrpc.echo import NAME, SERVICE, Echo
 
 REQUEST, RESPONSE, DATA = 1, 2, 3
 RC, RO, ND = 1, 2, 4

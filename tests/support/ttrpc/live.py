@@ -10,8 +10,8 @@ from typing import Any
 import gevent
 
 from kuasar_agent.ttrpc import Server, listen
-from tests.unit.ttrpc.echo import SERVICE, Echo
-from tests.unit.ttrpc.wire import PATIENCE
+from tests.support.ttrpc.echo import SERVICE, Echo
+from tests.support.ttrpc.wire import PATIENCE
 
 
 def until(condition: Callable[[], bool]) -> None:

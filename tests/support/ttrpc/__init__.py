@@ -1,0 +1,1 @@
+"""Peers and frames for the tests of ttrpc."""

@@ -1,0 +1,1 @@
+"""A back end and a guest driver for the tests of vsock."""
