@@ -1,4 +1,4 @@
-"""The house put together: who is built from what, in the order in which it comes to life."""
+"""Composition root: builds the parts of the agent and starts them in order."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Reaper, ignore_termination
 from kuasar_agent.sandbox.storage import DIRECTORY, Storages
 from kuasar_agent.services import sandbox, streaming, task
-from kuasar_agent.stdio.transports import DRAIN_GRACE, PORT_WAIT, StreamPorts
+from kuasar_agent.stdio.transports import DRAIN_GRACE, PORT_WAIT, Transports
 from kuasar_agent.ttrpc import Server, vsock_host_only
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 
-class Observe(NamedTuple):
+class ObserveSettings(NamedTuple):
     """What is to be known about start-up, and where traces go."""
 
     timeline: Timeline | None = None
@@ -63,7 +63,7 @@ class Settings(NamedTuple):
     """Seconds for which deletions wait for output that nobody takes, or that may yet come."""
     port_wait: float = PORT_WAIT
     """Seconds for which a virtio-serial port may be missing."""
-    observe: Observe = Observe()
+    observe: ObserveSettings = ObserveSettings()
     all_events: bool = False
     """Hand out every task event, not only those of the OOM killer."""
 
@@ -77,7 +77,7 @@ class Agent:
         self.devices = Devices()
         self.events = EventQueue(all_topics=settings.all_events)
         self._admit = _is_host if settings.host_only else _is_anyone
-        ports = StreamPorts(
+        ports = Transports(
             settings.listen,
             self._admit,
             self.devices,
@@ -141,7 +141,7 @@ class Agent:
         except OSError as error:
             log.error("no debug console", port=shell_server.PORT, error=error)
             return
-        shells = shell_server.Console(self.reaper, shell, self._admit)
+        shells = shell_server.DebugShellServer(self.reaper, shell, self._admit)
         shells.start(listener)
         self.parts.append(shells)
         log.info("debug console", port=shell_server.PORT, shell=shell)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from kuasar_agent import __version__
-from kuasar_agent.agent import Agent, Observe, Settings
+from kuasar_agent.agent import Agent, ObserveSettings, Settings
 from kuasar_agent.linux.syscalls import set_child_subreaper
 from kuasar_agent.log import LEVELS, set_level
 from kuasar_agent.ttrpc import listen
@@ -59,7 +59,7 @@ def serve(
             namespaces=namespaces,
             debug_shell=debug_shell if debug else "",
             port_wait=1.0,
-            observe=Observe(trace=trace, trace_endpoint=trace_endpoint),
+            observe=ObserveSettings(trace=trace, trace_endpoint=trace_endpoint),
         )
     )
     agent.start()

@@ -40,15 +40,15 @@ def _serve(timeline: Timeline) -> None:
         with timeline.step("import gevent"):
             import gevent
 
-        from kuasar_agent import agent
+        from kuasar_agent.agent import Agent, ObserveSettings, Settings, describe, warm_up
         from kuasar_agent.blocking import off_hub
         from kuasar_agent.linux import cgroup, modules
         from kuasar_agent.sandbox.hotadd import HotAdd
         from kuasar_agent.ttrpc import listen
 
     with timeline.step("serve"):
-        house = agent.Agent(
-            agent.Settings(
+        agent = Agent(
+            Settings(
                 state="/run/kuasar/state",
                 listen=lambda port: listen(f"vsock://-1:{port}"),
                 host_only=config.vsock_peers == "host",
@@ -57,24 +57,24 @@ def _serve(timeline: Timeline) -> None:
                 debug_shell=config.debug_shell if config.debug else "",
                 drain_grace=config.drain_grace,
                 all_events=config.events == "all",
-                observe=agent.Observe(timeline, config.enable_tracing, config.trace_endpoint),
+                observe=ObserveSettings(timeline, config.enable_tracing, config.trace_endpoint),
             )
         )
-        house.start()
+        agent.start()
     gc.enable()
     log.info(
         "serving",
-        **agent.describe(),
+        **describe(),
         cgroup=f"v{cgroup.version()}",
         address="vsock://-1:1024",
         ms=f"{now_ms():.1f}",
     )
-    gevent.spawn(off_hub, agent.warm_up)
+    gevent.spawn(off_hub, warm_up)
     gevent.spawn(off_hub, modules.load_list, modules.LATE_LIST)
     hot_add = HotAdd()
-    house.devices.watch(hot_add.notice)
+    agent.devices.watch(hot_add.notice)
     gevent.spawn(hot_add.run)
-    house.run()
+    agent.run()
 
 
 def rescan_pci() -> None:

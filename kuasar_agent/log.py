@@ -49,7 +49,7 @@ STALL_SECONDS = 0.1
 _PACKAGE = "kuasar_agent."
 
 
-class Console:
+class LogSink:
     """Where lines go. Owns no fd; the one it is given should be in non-blocking mode.
 
     A console that nobody reads fills up. The first line that finds it full waits
@@ -147,7 +147,7 @@ class _Limiter:
                 self._dropping = True
 
 
-console = Console()
+console = LogSink()
 _level = INFO
 _limiter = _Limiter()
 

@@ -1,4 +1,4 @@
-"""The guest's console, as `Console` keeps it in a file."""
+"""The guest's console, as `SerialLog` keeps it in a file."""
 
 from __future__ import annotations
 

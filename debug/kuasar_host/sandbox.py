@@ -27,7 +27,7 @@ from kuasar_agent.ttrpc import Client, connect
 from kuasar_host.accel import Accelerator
 from kuasar_host.errors import DebugError
 from kuasar_host.qmp import Qmp
-from kuasar_host.serial_log import Console
+from kuasar_host.serial_log import SerialLog
 
 TASK_PORT = 1024
 _ABOUT = "vm.json"
@@ -39,7 +39,7 @@ class Sandbox:
         self.directory = directory
         self.shared = directory / "shared"
         self.vsock = directory / "task.vsock"
-        self.console = Console(directory / "console.log", echo)
+        self.console = SerialLog(directory / "console.log", echo)
         self.accelerator = Accelerator("", "")
         self.sharefs = ""
         self.started_at = 0.0

@@ -35,7 +35,7 @@ def _as_text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-class Console:
+class SerialLog:
     """Copies the serial line to a file and remembers the agent's reports."""
 
     def __init__(self, path: Path, echo: Callable[[str], None] | None = None) -> None:

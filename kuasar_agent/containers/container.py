@@ -10,12 +10,12 @@ import gevent
 from kuasar_agent.blocking import off_hub
 from kuasar_agent.containers.bundle import Bundle, StdioUrls
 from kuasar_agent.containers.checkpoint import Checkpoint
-from kuasar_agent.containers.create_cleanup import Remains
+from kuasar_agent.containers.create_cleanup import CreateCleanup
 from kuasar_agent.containers.execs import KILLED_WITHIN, Exec, OpenStdio
 from kuasar_agent.containers.ids import check_exec_id
 from kuasar_agent.containers.process import Process, Status
 from kuasar_agent.containers.runtime import OCIRuntime, RuntimeFailed
-from kuasar_agent.containers.shared_lock import Gate
+from kuasar_agent.containers.shared_lock import SharedLock
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Child
 from kuasar_agent.ttrpc.status import (
@@ -28,8 +28,8 @@ from kuasar_agent.ttrpc.status import (
 )
 
 if TYPE_CHECKING:
-    from kuasar_agent.containers.task_events import Announcer
-    from kuasar_agent.resources.container_cgroup import Group
+    from kuasar_agent.containers.task_events import TaskEvents
+    from kuasar_agent.resources.container_cgroup import ContainerCgroup
     from kuasar_agent.resources.limits_spec import Resources
 
 log = get_logger(__name__)
@@ -58,8 +58,8 @@ class Container:
         runtime: OCIRuntime,
         init: Process,
         open_stdio: OpenStdio,
-        announce: Announcer,
-        group: Group,
+        announce: TaskEvents,
+        group: ContainerCgroup,
     ) -> None:
         self.id = id
         self.bundle = bundle
@@ -71,11 +71,11 @@ class Container:
         self._execs: dict[str, Exec] = {}
         self._starting = False
         self._deleted = False
-        self._gate = Gate()
+        self._lifecycle = SharedLock()
 
     def create(self, options: RuntimeOptions) -> None:
         """Create it in the runtime. Raises the runtime's error; nothing is left behind then."""
-        remains = Remains(self._runtime, self.bundle, self.id)
+        cleanup = CreateCleanup(self._runtime, self.bundle, self.id)
         stdio = self._open_stdio(self.init.urls)
         self.init.attach(stdio)
         stdin, stdout, stderr = stdio.child_fds
@@ -92,7 +92,7 @@ class Container:
             stdio.start()
         except BaseException:
             stdio.close()
-            remains.remove()
+            cleanup.remove()
             raise
         self.init.child = child
         self.group.follow(child)
@@ -109,11 +109,11 @@ class Container:
         Raises FailedPrecondition when it was started already, or an exec's container does not run.
         """
         if not exec_id:
-            with self._gate.alone():
+            with self._lifecycle.exclusive():
                 self._start_init()
             return self.init
         exec = self._exec(exec_id)
-        with self._gate.together():
+        with self._lifecycle.shared():
             self._require(Status.RUNNING)
             exec.start()
         return exec
@@ -124,7 +124,7 @@ class Container:
         Raises AlreadyExists, and FailedPrecondition unless the container is RUNNING.
         """
         check_exec_id(exec_id)
-        with self._gate.together():
+        with self._lifecycle.shared():
             self._require(Status.RUNNING)
             if exec_id in self._execs:
                 raise AlreadyExists(f"exec {exec_id}: already exists")
@@ -162,14 +162,14 @@ class Container:
 
     def update(self, resources: Resources) -> None:
         """Change the limits. Raises FailedPrecondition once it has stopped."""
-        with self._gate.alone():
+        with self._lifecycle.exclusive():
             if self.init.status is Status.STOPPED:
                 raise FailedPrecondition(f"container {self.id} is stopped")
             self.group.update(resources)
 
     def pause(self) -> None:
         """Freeze every process. Raises FailedPrecondition unless it is RUNNING."""
-        with self._gate.alone():
+        with self._lifecycle.exclusive():
             self._require(Status.RUNNING)
             try:
                 self._runtime.pause(self.id)
@@ -183,7 +183,7 @@ class Container:
 
     def resume(self) -> None:
         """Let a paused container run again. Raises FailedPrecondition unless it is PAUSED."""
-        with self._gate.alone():
+        with self._lifecycle.exclusive():
             self._require(Status.PAUSED)
             self._runtime.resume(self.id)
             if self.init.status is Status.PAUSED:
@@ -201,7 +201,7 @@ class Container:
             raise InvalidArgument(f"checkpoint path {checkpoint.path!r} is not absolute")
         if shutil.which("criu") is None:
             raise Unimplemented("checkpoint needs criu, which the guest does not have")
-        with self._gate.alone():
+        with self._lifecycle.exclusive():
             self._require(Status.RUNNING, Status.PAUSED)
             work = f"{self.bundle.path}/criu-work"
             try:
@@ -234,7 +234,7 @@ class Container:
 
         Raises NotFound when another call did so first.
         """
-        with self._gate.alone():
+        with self._lifecycle.exclusive():
             if self._deleted:
                 raise NotFound(f"can not find container by id {self.id}")
             if self.init.status is Status.PAUSED:

@@ -12,7 +12,7 @@ from kuasar_agent.ttrpc.status import StatusError
 log = get_logger(__name__)
 
 
-class Remains:
+class CreateCleanup:
     """To be made before the create, so that it knows what was there already."""
 
     def __init__(self, runtime: OCIRuntime, bundle: Bundle, id: str) -> None:

@@ -23,7 +23,7 @@ from kuasar_agent.stdio.stdio import Stdio
 from kuasar_agent.ttrpc.status import FailedPrecondition, InvalidArgument, NotFound, StatusError
 
 if TYPE_CHECKING:
-    from kuasar_agent.containers.task_events import Announcer
+    from kuasar_agent.containers.task_events import TaskEvents
 
 log = get_logger(__name__)
 
@@ -48,7 +48,7 @@ class Exec(Process):
         bundle: str,
         runtime: OCIRuntime,
         open_stdio: OpenStdio,
-        announce: Announcer,
+        announce: TaskEvents,
         report_kills: Callable[[], None],
     ) -> None:
         super().__init__(id, urls)

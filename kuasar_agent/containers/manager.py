@@ -21,7 +21,7 @@ from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Reaper
 from kuasar_agent.sandbox.storage import Storages
 from kuasar_agent.stdio.stdio import Stdio
-from kuasar_agent.stdio.transports import StreamPorts, names_port
+from kuasar_agent.stdio.transports import Transports, names_serial_port
 from kuasar_agent.ttrpc.status import AlreadyExists, NotFound
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class Containers:
     def __init__(
         self,
         reaper: Reaper,
-        ports: StreamPorts,
+        ports: Transports,
         state: str,
         storages: Storages,
         *,
@@ -152,8 +152,8 @@ class Containers:
         self, bundle: Bundle, id: str, requested: StdioUrls, options: CreateOptions
     ) -> Container:
         # Their messages are not needed before the agent serves.
-        from kuasar_agent.containers.task_events import Announcer
-        from kuasar_agent.resources.container_cgroup import Group
+        from kuasar_agent.containers.task_events import TaskEvents
+        from kuasar_agent.resources.container_cgroup import ContainerCgroup
 
         urls = bundle.merge_stdio(requested)
         if changes := adapt_spec(bundle, urls):
@@ -168,8 +168,8 @@ class Containers:
             runtime,
             Process(id, urls),
             partial(self._open_stdio, options.owner),
-            Announcer(self._publish, id),
-            Group(id, self._oom),
+            TaskEvents(self._publish, id),
+            ContainerCgroup(id, self._oom),
         )
         runtime_options = RuntimeOptions(
             no_pivot=options.runtime.no_pivot or self._no_pivot,
@@ -179,7 +179,7 @@ class Containers:
         return container
 
     def _open_stdio(self, owner: tuple[int, int], urls: StdioUrls) -> Stdio:
-        if any(names_port(url) for url in (urls.stdin, urls.stdout, urls.stderr)):
+        if any(names_serial_port(url) for url in (urls.stdin, urls.stdout, urls.stderr)):
             off_hub(self._rescan)
         return Stdio.open(urls, self._ports, owner)
 

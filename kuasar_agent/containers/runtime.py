@@ -27,7 +27,7 @@ NAMESPACE = "k8s.io"
 TIMEOUT = 60.0
 """Seconds: an emulated guest needs one for the slowest command; one that takes this long hangs."""
 
-Stdio = tuple[int, int, int]
+StdioFds = tuple[int, int, int]
 
 _KILLED_WITHIN = 5.0
 _OUTPUT_LIMIT = 1 << 20
@@ -77,7 +77,7 @@ class OCIRuntime:
         self,
         id: str,
         bundle: str,
-        stdio: Stdio,
+        stdio: StdioFds,
         *,
         pid_file: str,
         console_socket: str | None = None,
@@ -97,7 +97,7 @@ class OCIRuntime:
         self,
         id: str,
         process: bytes,
-        stdio: Stdio,
+        stdio: StdioFds,
         *,
         pid_file: str,
         console_socket: str | None = None,
@@ -138,7 +138,7 @@ class OCIRuntime:
                 raise
 
     def _run_for_child(
-        self, prefix: str, args: Sequence[str], stdio: Stdio, pid_file: str
+        self, prefix: str, args: Sequence[str], stdio: StdioFds, pid_file: str
     ) -> Child:
         """Run a command that leaves a process to us, dead or alive, and its pid in a file."""
         off_hub(_remove, pid_file)
@@ -153,7 +153,7 @@ class OCIRuntime:
                 raise
 
     @traced("runtime command")
-    def _run(self, prefix: str, args: Sequence[str], stdio: Stdio | None = None) -> None:
+    def _run(self, prefix: str, args: Sequence[str], stdio: StdioFds | None = None) -> None:
         # Memory files, not pipes: nobody has to read them, and a process that keeps one open
         # after the command ended holds nothing up.
         with _memory_file("runtime-log") as (log, path), _memory_file("runtime-output") as (out, _):

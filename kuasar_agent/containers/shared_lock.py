@@ -1,4 +1,4 @@
-"""A lock with two ways in: together with others, or alone."""
+"""A readers-writer lock for greenlets."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
 
-class Gate:
-    """Whoever wants to be alone keeps newcomers out, then waits for those inside to leave."""
+class SharedLock:
+    """A lock held by any number of greenlets as shared, or by one as exclusive.
+
+    A greenlet that waits for the exclusive lock keeps later ones out, so that it is not starved.
+    """
 
     def __init__(self) -> None:
         self._door = BoundedSemaphore()
@@ -19,8 +22,8 @@ class Gate:
         self._empty.set()
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """Be inside with others."""
+    def shared(self) -> Iterator[None]:
+        """Hold the lock together with other shared holders. Blocks: the greenlet."""
         with self._door:
             self._inside += 1
             self._empty.clear()
@@ -32,8 +35,8 @@ class Gate:
                 self._empty.set()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Be inside with nobody else."""
+    def exclusive(self) -> Iterator[None]:
+        """Hold the lock alone. Blocks: the greenlet, until every holder has left."""
         with self._door:
             self._empty.wait()
             yield

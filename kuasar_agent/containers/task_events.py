@@ -10,7 +10,7 @@ from kuasar_agent.containers.process import Process
 from kuasar_agent.events import Publish
 
 
-class Announcer:
+class TaskEvents:
     """Publishes what happens to one container; never blocks."""
 
     def __init__(self, publish: Publish, container_id: str) -> None:

@@ -84,7 +84,7 @@ class _Session:
             self.terminal.setwinsize(rows, cols)
 
 
-class Console:
+class DebugShellServer:
     """Gives every connection a shell of its own."""
 
     def __init__(self, reaper: Reaper, shell: str, admit: Callable[[Any], bool]) -> None:

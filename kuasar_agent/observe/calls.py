@@ -72,7 +72,7 @@ def code_of(error: BaseException) -> int:
     return int(Code.CANCELLED if isinstance(error, GreenletExit) else Code.UNKNOWN)
 
 
-def say(ctx: Context, request: Any, proceed: Proceed) -> Any:
+def log_calls(ctx: Context, request: Any, proceed: Proceed) -> Any:
     """An interceptor that logs calls by name, for the finest level; what they carry stays out."""
     container = getattr(request, "id", "")
     fields = {"id": container, "exec": getattr(request, "exec_id", "")} if container else {}

@@ -28,12 +28,12 @@ class Entry(NamedTuple):
     fields: Fields
 
 
-def dump(house: Agent) -> Iterator[Entry]:
+def dump(agent: Agent) -> Iterator[Entry]:
     """The lines, kind by kind; a kind that fails says so and the others follow."""
     for kind, source in _KINDS.items():
         count = 0
         try:
-            for fields in source(house):
+            for fields in source(agent):
                 count += 1
                 if count <= MOST:
                     yield Entry(kind, fields)
@@ -54,8 +54,8 @@ def _threads(_: Agent) -> Iterator[Fields]:
         yield {"name": name, "stack": " < ".join(where)}
 
 
-def _containers(house: Agent) -> Iterator[Fields]:
-    for id, container in house.containers.live().items():
+def _containers(agent: Agent) -> Iterator[Fields]:
+    for id, container in agent.containers.live().items():
         if container is None:
             yield {"id": id, "status": "creating"}
         else:
@@ -63,10 +63,10 @@ def _containers(house: Agent) -> Iterator[Fields]:
             yield {"id": id, "status": process.status.name.lower(), "pid": process.pid}
 
 
-def _streams(house: Agent) -> Iterator[Fields]:
-    for id, output in house.channels.outputs.items():
+def _streams(agent: Agent) -> Iterator[Fields]:
+    for id, output in agent.channels.outputs.items():
         yield {"id": id, "reader": output.has_reader, "empty": output.empty, "ended": output.ended}
-    for id, input in house.channels.inputs.items():
+    for id, input in agent.channels.inputs.items():
         yield {"id": id, "writer": input.has_writer, "pending": input.pending, "ended": input.ended}
 
 

@@ -24,9 +24,9 @@ from kuasar_agent.containers.manager import Footprint
 from kuasar_agent.linux.mount import mounts
 from kuasar_agent.log import console
 from kuasar_agent.observe import greenlets, procfs
-from kuasar_agent.observe.reachable import Reach
+from kuasar_agent.observe.reachable import Reachable
 from kuasar_agent.sandbox.storage import DIRECTORY
-from kuasar_agent.stdio.console_socket import Console
+from kuasar_agent.stdio.console_socket import ConsoleSocket
 
 if TYPE_CHECKING:
     from kuasar_agent.agent import Agent
@@ -45,22 +45,22 @@ class Leak(NamedTuple):
 class Leaks:
     """Compares what there is with what the agent's living parts explain."""
 
-    def __init__(self, house: Agent) -> None:
+    def __init__(self, agent: Agent) -> None:
         """To be made when the agent serves and has opened what it keeps open."""
-        self._house = house
+        self._agent = agent
         self._own_fds = procfs.open_fds()
         self._own_mounts = {(entry.mount_id, entry.target) for entry in mounts()}
         self._is_guest = os.getpid() == 1
 
     def report(self) -> list[Leak]:
         """Everything found now, in the order of the list above. Reads files off the hub."""
-        self._house.reaper.reap()
-        living = set(self._house.containers.live())
-        gone = [known for known in self._house.containers.footprints if known.id not in living]
-        reach = Reach([self._house, console])
+        self._agent.reaper.reap()
+        living = set(self._agent.containers.live())
+        gone = [known for known in self._agent.containers.footprints if known.id not in living]
+        reach = Reachable([self._agent, console])
         streams = self._streams(living, {known.id for known in gone})
         found = [*self._fds(reach), *_greenlets(reach), *streams]
-        consoles = {os.path.dirname(it.socket_path) for it in reach.instances(Console)}
+        consoles = {os.path.dirname(it.socket_path) for it in reach.instances(ConsoleSocket)}
         return found + off_hub(self._on_disk, gone, consoles)
 
     def _on_disk(self, gone: list[Footprint], consoles: set[str]) -> list[Leak]:
@@ -71,14 +71,14 @@ class Leaks:
             *self._files(gone, consoles),
         ]
 
-    def _fds(self, reach: Reach) -> Iterator[Leak]:
+    def _fds(self, reach: Reachable) -> Iterator[Leak]:
         for number, target in sorted(procfs.open_fds().items()):
             if number not in reach.fds and self._own_fds.get(number) != target:
                 yield Leak("fd", str(number), target)
 
     def _streams(self, living: set[str], gone: set[str]) -> Iterator[Leak]:
         """Channels that a process still uses whose container is gone."""
-        channels, ids = self._house.channels, living | gone
+        channels, ids = self._agent.channels, living | gone
         for id, output in channels.outputs.items():
             if _owner(id, ids) in gone and output.produced and not output.released:
                 yield Leak("stream", id, "output of a container that is gone")
@@ -87,7 +87,7 @@ class Leaks:
                 yield Leak("stream", id, "input of a container that is gone")
 
     def _mounts(self, gone: list[Footprint]) -> Iterator[Leak]:
-        held = self._house.storages.mount_points()
+        held = self._agent.storages.mount_points()
         ids = {known.id for known in gone}
         for entry in mounts():
             if (entry.mount_id, entry.target) in self._own_mounts or entry.target in held:
@@ -108,8 +108,8 @@ class Leaks:
                     yield Leak("file", path, "console socket")
 
 
-def _greenlets(reach: Reach) -> Iterator[Leak]:
-    for found in reach.strangers:
+def _greenlets(reach: Reachable) -> Iterator[Leak]:
+    for found in reach.unreached:
         at = next(iter(greenlets.stack(found.gr_frame)), "not started")
         yield Leak("greenlet", greenlets.describe(found), at)
 

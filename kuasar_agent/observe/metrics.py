@@ -70,13 +70,13 @@ class Page:
         self._lines += [f"# HELP {PREFIX}{name} {help}", f"# TYPE {PREFIX}{name} {kind}"]
 
 
-def render(house: Agent, calls: Calls, watch: StallWatch, timeline: Timeline | None) -> str:
+def render(agent: Agent, calls: Calls, watch: StallWatch, timeline: Timeline | None) -> str:
     """All of it."""
     page = Page()
     page.family("info", "gauge", "What runs.", [(_info(), 1)])
     page.gauge("uptime_seconds", "Since the kernel started.", now_ms() / 1000)
-    _add_calls(page, house, calls)
-    _add_containers(page, house)
+    _add_calls(page, agent, calls)
+    _add_containers(page, agent)
     _add_process(page, watch)
     if timeline is not None:
         steps = [({"step": step.name}, step.ms / 1000) for step in timeline.steps]
@@ -84,7 +84,7 @@ def render(house: Agent, calls: Calls, watch: StallWatch, timeline: Timeline | N
     return page.text()
 
 
-def _add_calls(page: Page, house: Agent, calls: Calls) -> None:
+def _add_calls(page: Page, agent: Agent, calls: Calls) -> None:
     ended = [
         ({"method": method, "code": _code_name(code)}, count)
         for (method, code), count in sorted(calls.ended.items())
@@ -92,27 +92,27 @@ def _add_calls(page: Page, house: Agent, calls: Calls) -> None:
     page.family("calls_total", "counter", "Calls that ended, by method and code.", ended)
     page.histogram("call_seconds", "How long calls took.", calls)
     page.gauge("calls_running", "Calls in progress.", calls.running)
-    page.gauge("connections", "Open ttrpc connections.", house.server.connections)
-    received, sent = house.server.traffic()
+    page.gauge("connections", "Open ttrpc connections.", agent.server.connections)
+    received, sent = agent.server.traffic()
     directions = [({"direction": "received"}, received), ({"direction": "sent"}, sent)]
     page.family("bytes_total", "counter", "Bytes of ttrpc connections.", directions)
 
 
-def _add_containers(page: Page, house: Agent) -> None:
-    live = house.containers.live().values()
+def _add_containers(page: Page, agent: Agent) -> None:
+    live = agent.containers.live().values()
     states = Counter(each.init.status.name if each else "CREATING" for each in live)
     names = ["CREATING", *(status.name for status in Status)]
     by_state = [({"state": name.lower()}, states[name]) for name in names]
     page.family("containers", "gauge", "Containers by state.", by_state)
-    channels = house.channels
+    channels = agent.channels
     open_ones = {"input": len(channels.inputs), "output": len(channels.outputs)}
     streams = [({"kind": kind}, count) for kind, count in open_ones.items()]
     page.family("streams", "gauge", "Channels of the Streaming service.", streams)
-    page.gauge("mounts", "Mounts that containers hold.", len(house.storages.mount_points()))
-    page.counter("reaped_total", "Processes that ended and were waited for.", house.reaper.reaped)
-    page.counter("events_total", "Events of containers.", house.events.published)
+    page.gauge("mounts", "Mounts that containers hold.", len(agent.storages.mount_points()))
+    page.counter("reaped_total", "Processes that ended and were waited for.", agent.reaper.reaped)
+    page.counter("events_total", "Events of containers.", agent.events.published)
     dropped = "Events that nobody took in time."
-    page.counter("events_dropped_total", dropped, house.events.dropped)
+    page.counter("events_dropped_total", dropped, agent.events.dropped)
 
 
 def _add_process(page: Page, watch: StallWatch) -> None:

@@ -16,7 +16,7 @@ from kuasar_agent.observe import calls
 from kuasar_agent.ttrpc.status import FailedPrecondition
 
 if TYPE_CHECKING:
-    from kuasar_agent.agent import Agent, Observe
+    from kuasar_agent.agent import Agent, ObserveSettings
     from kuasar_agent.boot.timeline import Step
     from kuasar_agent.observe.leaks import Leak, Leaks
     from kuasar_agent.observe.stall import StallWatch
@@ -32,11 +32,11 @@ SETTLE = 0.2
 class Observer:
     """Answers questions about the agent, and obeys SIGUSR1 and SIGUSR2."""
 
-    def __init__(self, house: Agent, settings: Observe) -> None:
-        self.serving_ms = house.serving_ms
+    def __init__(self, agent: Agent, settings: ObserveSettings) -> None:
+        self.serving_ms = agent.serving_ms
         self.calls = calls.Calls()
         self.tracing_on = False
-        self._house = house
+        self._agent = agent
         self._settings = settings
         self._tracing: Tracing | None = None
         self._boot_told = False
@@ -49,7 +49,7 @@ class Observer:
         """Returns when all is set up; what comes first does not keep the first call waiting."""
         from kuasar_agent.services import agent as service
 
-        self._house.server.register(service.SERVICE, service.AgentService(self))
+        self._agent.server.register(service.SERVICE, service.AgentService(self))
         self._intercept()
         self._signals.append(gevent.signal_handler(signal.SIGUSR1, self.on_toggle))
         # Not one of gevent's: it has to come through while a greenlet keeps the hub.
@@ -74,7 +74,7 @@ class Observer:
         self._settled.wait()
         if self._watch is None:
             raise FailedPrecondition("the agent is not observed")
-        return render(self._house, self.calls, self._watch, self._settings.timeline)
+        return render(self._agent, self.calls, self._watch, self._settings.timeline)
 
     def leaks(self) -> list[Leak]:
         """What nobody answers for."""
@@ -90,7 +90,7 @@ class Observer:
         stamp = f"{now_ms() / 1000:.6f}"
         return [
             logs.format_line(stamp, "info", f"dump: {entry.kind}", entry.fields)
-            for entry in dump(self._house)
+            for entry in dump(self._agent)
         ]
 
     def write_dump(self) -> None:
@@ -98,7 +98,7 @@ class Observer:
         from kuasar_agent.observe.dump import dump
 
         try:
-            for entry in dump(self._house):
+            for entry in dump(self._agent):
                 logs.write(logs.ERROR, f"dump: {entry.kind}", src="observe", **entry.fields)
         except Exception:
             log.exception("dump failed")
@@ -146,15 +146,15 @@ class Observer:
         if self.tracing_on and self._tracing is not None:
             chain.insert(0, self._tracing)
         if logs.is_tracing():
-            chain.append(calls.say)
-        self._house.server.intercept(chain)
+            chain.append(calls.log_calls)
+        self._agent.server.intercept(chain)
 
     def _settle(self) -> None:
         off_hub(os.getpid)  # the thread pool opens what it keeps open
         from kuasar_agent.observe.leaks import Leaks
         from kuasar_agent.observe.stall import StallWatch
 
-        self._leaks = Leaks(self._house)
+        self._leaks = Leaks(self._agent)
         self._watch = StallWatch()
         self._watch.start()
 

@@ -26,12 +26,12 @@ T = TypeVar("T")
 _DEAD_ENDS = (type, ModuleType, CodeType, FrameType, Hub, str, bytes, int, float, bytearray)
 
 
-class Reach:
+class Reachable:
     """What was reached, and what remains."""
 
     def __init__(self, roots: Iterable[object]) -> None:
         self.fds: set[int] = set()
-        self.strangers: list[greenlet] = []
+        self.unreached: list[greenlet] = []
         """Greenlets that work on nothing reachable."""
         self._seen: dict[int, object] = {}
         self._walk(list(roots))
@@ -45,7 +45,7 @@ class Reach:
         return [thing for thing in self._seen.values() if isinstance(thing, kind)]
 
     def _adopt(self, greenlets: list[greenlet]) -> None:
-        """Reach greenlets through what they work on, until that adds no more."""
+        """Reachable greenlets through what they work on, until that adds no more."""
         left = [found for found in greenlets if found not in self]
         while True:
             rest = []
@@ -57,7 +57,7 @@ class Reach:
             if len(rest) == len(left):
                 break
             left = rest
-        self.strangers = left
+        self.unreached = left
 
     def _is_known(self, thing: object) -> bool:
         """Whether it is one of the agent's own objects; that others are shared proves nothing."""

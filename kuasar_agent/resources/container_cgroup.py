@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 
-class Group:
+class ContainerCgroup:
     """Found by the first process right after its creation; it outlives that process."""
 
     def __init__(self, id: str, watcher: OomWatcher) -> None:

@@ -28,7 +28,7 @@ _NAME_LIMIT = 4096
 _LFLAG, _CC = 3, 6
 
 
-class Console:
+class ConsoleSocket:
     """A socket that waits for a terminal, then the terminal."""
 
     def __init__(self, run: str = RUN) -> None:

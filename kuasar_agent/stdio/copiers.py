@@ -16,7 +16,7 @@ from gevent.hub import get_hub
 
 from kuasar_agent.log import get_logger
 from kuasar_agent.stdio.console_socket import end_of_file
-from kuasar_agent.stdio.descriptors import Readable, Writable
+from kuasar_agent.stdio.descriptors import ReadEnd, WriteEnd
 from kuasar_agent.stdio.pipes import CHUNK
 from kuasar_agent.stdio.transports import Sink, Source
 
@@ -74,7 +74,7 @@ class Output(_Stream[Sink]):
 
     def __init__(self, fd: int, sink: Sink) -> None:
         super().__init__(fd, sink)
-        self._input = Readable(fd)
+        self._input = ReadEnd(fd)
         self._last = 0.0
         self._unpaused = self._in_a_row = 0
 
@@ -132,7 +132,7 @@ class Input(_Stream[Source]):
 
     def __init__(self, fd: int, source: Source) -> None:
         super().__init__(fd, source)
-        self._target = Writable(fd)
+        self._target = WriteEnd(fd)
         self._waiting = False
         self._closing = False
 

@@ -14,7 +14,7 @@ _READ, _WRITE = 1, 2
 _HUNG_UP_PAUSE = 0.02
 
 
-class Readable:
+class ReadEnd:
     """A descriptor to read from without blocking the hub; does not own it."""
 
     def __init__(self, fd: int) -> None:
@@ -49,7 +49,7 @@ class Readable:
             self._watcher = None
 
 
-class Writable:
+class WriteEnd:
     """A descriptor to write to without blocking the hub; does not own it."""
 
     def __init__(self, fd: int) -> None:

@@ -22,7 +22,7 @@ from kuasar_agent.blocking import off_hub
 from kuasar_agent.devices import Device, Devices
 from kuasar_agent.linux.files import read_text
 from kuasar_agent.log import get_logger
-from kuasar_agent.stdio.descriptors import Readable, Writable, hung_up
+from kuasar_agent.stdio.descriptors import ReadEnd, WriteEnd, hung_up
 from kuasar_agent.stdio.pipes import grow_pipe
 from kuasar_agent.ttrpc.status import (
     DeadlineExceeded,
@@ -41,7 +41,7 @@ CHUNK = 64 * 1024
 _PAUSE = 0.02
 
 
-def find_port(name: str, devices: Devices, within: float) -> str:
+def find_serial_port(name: str, devices: Devices, within: float) -> str:
     """The device of the virtio-serial port called `name`, which may appear `within` seconds.
 
     Raises Unknown, in the words that hosts know, when it does not.
@@ -92,7 +92,7 @@ class FifoSink:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._target: Writable | None = None
+        self._target: WriteEnd | None = None
 
     def write(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -124,10 +124,10 @@ class FifoSink:
             os.close(self._target.fd)
             self._target = None
 
-    def _connect(self) -> Writable:
+    def _connect(self) -> WriteEnd:
         while self._target is None:
             try:
-                self._target = Writable(
+                self._target = WriteEnd(
                     os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
                 )
             except OSError as error:
@@ -143,7 +143,7 @@ class FifoSource:
     """Ends when the last writer goes; before the first one there is no end."""
 
     def __init__(self, fd: int) -> None:
-        self._input = Readable(fd)
+        self._input = ReadEnd(fd)
 
     def read(self) -> bytes:
         while not (data := self._input.read(CHUNK)):
@@ -166,7 +166,7 @@ class DeviceSink:
     """A virtio-serial port takes bytes while the host is connected; it waits for that."""
 
     def __init__(self, fd: int) -> None:
-        self._target = Writable(fd)
+        self._target = WriteEnd(fd)
 
     def write(self, data: bytes) -> None:
         self._target.write_all(data)
@@ -188,7 +188,7 @@ class DeviceSource:
     """Ends when the host disconnects after it had sent something."""
 
     def __init__(self, fd: int) -> None:
-        self._input = Readable(fd)
+        self._input = ReadEnd(fd)
         self._received = False
 
     def read(self) -> bytes:

@@ -12,10 +12,10 @@ import gevent
 
 from kuasar_agent.containers.bundle import StdioUrls
 from kuasar_agent.spans import traced
-from kuasar_agent.stdio.console_socket import Console
+from kuasar_agent.stdio.console_socket import ConsoleSocket
 from kuasar_agent.stdio.copiers import Input, Output, TerminalInput
 from kuasar_agent.stdio.pipes import grow_pipe
-from kuasar_agent.stdio.transports import NullSink, Sink, Source, StreamPorts
+from kuasar_agent.stdio.transports import NullSink, Sink, Source, Transports
 
 
 class Stdio:
@@ -25,7 +25,7 @@ class Stdio:
         self.child_fds: list[int] = []
         """What the process gets as 0, 1 and 2, until `start`."""
         self._drain_grace = drain_grace
-        self._console: Console | None = None
+        self._console: ConsoleSocket | None = None
         self._sink: Sink | None = None
         self._source: Source | None = None
         self._outputs: list[Output] = []
@@ -33,7 +33,7 @@ class Stdio:
 
     @classmethod
     @traced("stdio")
-    def open(cls, urls: StdioUrls, ports: StreamPorts, owner: tuple[int, int] = (0, 0)) -> Stdio:
+    def open(cls, urls: StdioUrls, ports: Transports, owner: tuple[int, int] = (0, 0)) -> Stdio:
         """Open pipes and transports for the URLs; the process's pipe ends belong to `owner`.
 
         May wait for a virtio-serial port. Raises what the transports raise; nothing stays open
@@ -83,7 +83,7 @@ class Stdio:
     def drain(self, grace: float | None = None) -> bool:
         """Wait until all output was delivered, at most `grace` seconds; False when some is left.
 
-        By default the grace is the one of the transports (`StreamPorts.drain_grace`).
+        By default the grace is the one of the transports (`Transports.drain_grace`).
         """
         copiers = [stream.copier for stream in self._outputs if stream.copier is not None]
         gevent.joinall(copiers, timeout=self._drain_grace if grace is None else grace)
@@ -105,10 +105,10 @@ class Stdio:
     def _streams(self) -> list[Output | Input]:
         return [*self._outputs, *([self._input] if self._input else [])]
 
-    def _open_terminal(self, urls: StdioUrls, ports: StreamPorts) -> None:
+    def _open_terminal(self, urls: StdioUrls, ports: Transports) -> None:
         self._sink = ports.sink(urls.stdout) if urls.stdout else NullSink()
         self._source = ports.source(urls.stdin) if urls.stdin else None
-        self._console = Console()
+        self._console = ConsoleSocket()
         # The runtime's own; the container does not get them.
         for flags in (os.O_RDONLY, os.O_WRONLY, os.O_WRONLY):
             self.child_fds.append(os.open(os.devnull, flags | os.O_CLOEXEC))
@@ -121,7 +121,7 @@ class Stdio:
             self._input = TerminalInput(os.dup(master), self._source)
         self._sink = self._source = None
 
-    def _open_input(self, url: str, ports: StreamPorts, owner: tuple[int, int]) -> None:
+    def _open_input(self, url: str, ports: Transports, owner: tuple[int, int]) -> None:
         if not url:
             self.child_fds.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
             return
@@ -132,7 +132,7 @@ class Stdio:
         self.child_fds.append(theirs)
         os.fchown(theirs, *owner)
 
-    def _open_output(self, url: str, ports: StreamPorts, owner: tuple[int, int]) -> None:
+    def _open_output(self, url: str, ports: Transports, owner: tuple[int, int]) -> None:
         if not url:
             self.child_fds.append(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
             return

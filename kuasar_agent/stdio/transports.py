@@ -77,7 +77,7 @@ class NullSink:
         pass
 
 
-class StreamPorts:
+class Transports:
     """Opens the transports that a URL can name."""
 
     def __init__(
@@ -116,7 +116,7 @@ class StreamPorts:
     def _path(self, url: str) -> str:
         if url.startswith("/"):
             return url
-        return guest_paths.find_port(url, self._devices, self._port_wait)
+        return guest_paths.find_serial_port(url, self._devices, self._port_wait)
 
     def _open(self, url: str) -> socket:
         port = vsock_port(url)
@@ -126,7 +126,7 @@ class StreamPorts:
             raise FailedPrecondition(f"cannot listen for {url}: {error.strerror}") from None
 
 
-def names_port(url: str) -> bool:
+def names_serial_port(url: str) -> bool:
     """Whether a URL is the name of a virtio-serial port."""
     return bool(url) and "://" not in url and not url.startswith("/")
 

@@ -15,17 +15,17 @@ RUNS = 5
 # What the agent has imported when it begins to serve, then one pod after the other.
 _MEASURE = """
 import os, sys, time
-from kuasar_agent import agent
+from kuasar_agent.agent import Agent, Settings, warm_up
 from kuasar_agent.linux import syscalls
 from kuasar_agent.services.sandbox import decode_interfaces, decode_routes
 from kuasar_agent.api.sandbox_pb2 import Interface, IPAddress, Route
 
 warm, directory = sys.argv[1:]
 names = "eth0", "eth1"
-house = agent.Agent(agent.Settings(state=directory, listen=None, namespaces=directory + "/ns"))
-house.reaper.start()
+agent = Agent(Settings(state=directory, listen=None, namespaces=directory + "/ns"))
+agent.reaper.start()
 if warm == "warm":
-    agent.warm_up()
+    warm_up()
 
 def cards(names):
     for number, name in enumerate(names):
@@ -42,7 +42,7 @@ for _ in range(2):
     begun = time.perf_counter()
     from kuasar_agent.sandbox.podconfig import PodConfig
 
-    pod = pod or house._make_pod()
+    pod = pod or agent._make_pod()
     config = PodConfig({"kernel.shmmni": "4000"}, True)
     pod.set_up(config, decode_interfaces(cards(names)), decode_routes(ways), None)
     print((time.perf_counter() - begun) * 1000)

@@ -37,16 +37,16 @@ import kuasar_agent.init
 import gc
 gc.disable()
 from kuasar_agent.boot import sequence
-from kuasar_agent import agent
+from kuasar_agent.agent import Agent, Settings
 from kuasar_agent.linux import cgroup
 from kuasar_agent.ttrpc import listen
 address = "unix://" + ports + "/{}"
-settings = agent.Settings(
+settings = Settings(
     state=state, listen=lambda port: listen(address.format(port)), host_only=False
 )
-house = agent.Agent(settings)
-house.start()
-house.run()
+agent = Agent(settings)
+agent.start()
+agent.run()
 """
 
 

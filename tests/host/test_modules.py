@@ -20,7 +20,7 @@ def test_a_module_that_fails_is_named_and_the_next_one_tried(
     absent, junk, load_list = tmp_path / "absent.ko", tmp_path / "junk.ko", tmp_path / "load.list"
     junk.write_bytes(b"not a module")
     load_list.write_text(f"# comment\n\n{absent}\n  {junk}\n")
-    monkeypatch.setattr(log, "console", log.Console(2))
+    monkeypatch.setattr(log, "console", log.LogSink(2))
     failures = modules.load_list(str(load_list))
     assert [error.filename for error in failures] == [str(absent), str(junk)]
     first, second = capfd.readouterr().err.splitlines()

@@ -92,10 +92,10 @@ def test_any_text_comes_back_from_one_line(msg: str, fields: dict[str, str]) -> 
 
 
 @pytest.fixture
-def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, log.Console]]:
+def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, log.LogSink]]:
     """The read end of a small pipe, and a console that writes to its non-blocking other end."""
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    console = log.Console(writer)
+    console = log.LogSink(writer)
     monkeypatch.setattr(log, "console", console)
     yield reader, console
     os.close(reader)
@@ -113,7 +113,7 @@ def drain(fd: int) -> str:
 
 
 def test_a_line_has_the_kernels_time_the_level_the_module_and_the_fields(
-    pipe: tuple[int, log.Console],
+    pipe: tuple[int, log.LogSink],
 ) -> None:
     log.get_logger("kuasar_agent.boot.sequence").info("step done", pid=7)
     assert re.fullmatch(
@@ -134,7 +134,7 @@ def test_a_line_has_the_kernels_time_the_level_the_module_and_the_fields(
     ],
 )
 def test_lines_below_the_level_are_dropped(
-    pipe: tuple[int, log.Console], level: str, kept: list[str]
+    pipe: tuple[int, log.LogSink], level: str, kept: list[str]
 ) -> None:
     logger = log.get_logger("x")
     log.set_level(level)
@@ -170,7 +170,7 @@ def test_any_text_comes_back_from_one_line_of_json(msg: str, fields: dict[str, s
     assert json.loads(line) == {"ts": 0.1, "level": "warn", "msg": msg, **fields}
 
 
-def test_the_format_can_be_chosen(pipe: tuple[int, log.Console]) -> None:
+def test_the_format_can_be_chosen(pipe: tuple[int, log.LogSink]) -> None:
     log.set_format("json")
     try:
         log.get_logger("x").info("m", id="c1")
@@ -182,7 +182,7 @@ def test_the_format_can_be_chosen(pipe: tuple[int, log.Console]) -> None:
 
 
 def test_a_message_that_comes_too_often_is_dropped_and_counted(
-    pipe: tuple[int, log.Console], monkeypatch: pytest.MonkeyPatch
+    pipe: tuple[int, log.LogSink], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
     monkeypatch.setattr("kuasar_agent.log.time.monotonic", lambda: now)
@@ -204,7 +204,7 @@ def test_a_message_that_comes_too_often_is_dropped_and_counted(
 
 
 def test_an_exception_line_carries_the_traceback_on_one_line(
-    pipe: tuple[int, log.Console],
+    pipe: tuple[int, log.LogSink],
 ) -> None:
     try:
         raise ValueError("broken")
@@ -218,7 +218,7 @@ def test_an_exception_line_carries_the_traceback_on_one_line(
 
 @pytest.mark.parametrize("length", [1000, 10_000])  # writes that a pipe takes whole, or in part
 def test_a_stuck_console_drops_lines_and_counts_them(
-    pipe: tuple[int, log.Console], length: int, monkeypatch: pytest.MonkeyPatch
+    pipe: tuple[int, log.LogSink], length: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reader, console = pipe
     line = "x" * length
@@ -243,6 +243,6 @@ def test_a_closed_console_is_survived() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     os.close(writer)
-    console = log.Console(writer)
+    console = log.LogSink(writer)
     console.write("nobody reads this")
     assert console.lost == 1

@@ -14,7 +14,7 @@ import gevent.lock
 import pytest
 from gevent.socket import AF_UNIX, socket
 
-from kuasar_agent import agent
+from kuasar_agent.agent import Agent, Settings
 from kuasar_agent.api import agent_pb2
 from kuasar_agent.containers.manager import Footprint
 from kuasar_agent.observe.calls import BUCKETS, Calls
@@ -37,7 +37,7 @@ def found(leaks: Leaks) -> list[Leak]:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> agent.Agent:
+def agent(tmp_path: Path) -> Agent:
     """An agent that does not serve."""
 
     def listen(port: int) -> socket:
@@ -45,11 +45,11 @@ def house(tmp_path: Path) -> agent.Agent:
         listener.bind(str(tmp_path / str(port)))
         return listener
 
-    return agent.Agent(agent.Settings(state=str(tmp_path), listen=listen, host_only=False))
+    return Agent(Settings(state=str(tmp_path), listen=listen, host_only=False))
 
 
-def test_a_descriptor_that_nothing_holds_is_a_leak(house: agent.Agent) -> None:
-    leaks = Leaks(house)
+def test_a_descriptor_that_nothing_holds_is_a_leak(agent: Agent) -> None:
+    leaks = Leaks(agent)
     lost = os.open(os.devnull, os.O_RDONLY)
     try:
         assert [leak[:2] for leak in found(leaks)] == [("fd", str(lost))]
@@ -58,22 +58,22 @@ def test_a_descriptor_that_nothing_holds_is_a_leak(house: agent.Agent) -> None:
     assert found(leaks) == []
 
 
-def test_a_descriptor_that_a_part_of_the_agent_holds_is_none(house: agent.Agent) -> None:
-    leaks = Leaks(house)
+def test_a_descriptor_that_a_part_of_the_agent_holds_is_none(agent: Agent) -> None:
+    leaks = Leaks(agent)
     with socket(AF_UNIX) as held:
-        house.parts.append([held])
+        agent.parts.append([held])
         assert found(leaks) == []
-        house.parts.clear()
+        agent.parts.clear()
         assert [leak.kind for leak in found(leaks)] == ["fd"]
 
 
-def test_a_channel_that_outlives_its_container_is_a_leak(house: agent.Agent) -> None:
-    leaks = Leaks(house)
-    house.containers.footprints += [Footprint("a", "/a", "/none"), Footprint("a-b", "/b", "/none")]
-    channel = house.channels.produce("a-b-stdout")
-    house.channels.input("a-exec-stdin")  # nobody has used it yet
+def test_a_channel_that_outlives_its_container_is_a_leak(agent: Agent) -> None:
+    leaks = Leaks(agent)
+    agent.containers.footprints += [Footprint("a", "/a", "/none"), Footprint("a-b", "/b", "/none")]
+    channel = agent.channels.produce("a-b-stdout")
+    agent.channels.input("a-exec-stdin")  # nobody has used it yet
     assert [leak[:2] for leak in found(leaks)] == [("stream", "a-b-stdout")]
-    house.channels.release_output("a-b-stdout", channel)
+    agent.channels.release_output("a-b-stdout", channel)
     assert found(leaks) == []
 
 
@@ -87,23 +87,23 @@ class Part:
 Part.__module__ = "kuasar_agent.part"
 
 
-def test_a_greenlet_is_explained_by_what_it_works_on(house: agent.Agent) -> None:
-    leaks = Leaks(house)
+def test_a_greenlet_is_explained_by_what_it_works_on(agent: Agent) -> None:
+    leaks = Leaks(agent)
     part, forever = Part(), gevent.event.Event()
     worker = gevent.spawn(part.work, forever)
     gevent.sleep(0)
     (leak,) = found(leaks)
     assert leak[:2] == ("greenlet", "part.Part.work")
-    house.parts.append(part)
+    agent.parts.append(part)
     assert found(leaks) == []
-    house.parts.clear()
+    agent.parts.clear()
     forever.set()
     worker.join()
     assert found(leaks) == []
 
 
-def test_a_zombie_that_was_missed_is_waited_for_by_the_report(house: agent.Agent) -> None:
-    leaks = Leaks(house)
+def test_a_zombie_that_was_missed_is_waited_for_by_the_report(agent: Agent) -> None:
+    leaks = Leaks(agent)
     pid = os.posix_spawn("/bin/true", ["true"], {})
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert found(leaks) == []
@@ -132,10 +132,10 @@ def test_calls_are_counted_by_code_and_sorted_into_buckets() -> None:
     assert (latency.counts[2], latency.counts[-1]) == (1, 1)
 
 
-def test_a_page_of_metrics_is_prometheus_text(house: agent.Agent) -> None:
+def test_a_page_of_metrics_is_prometheus_text(agent: Agent) -> None:
     calls = Calls()
     calls(Context('/s/"M\n'), None, lambda *_: None)
-    text = render(house, calls, StallWatch(), None)
+    text = render(agent, calls, StallWatch(), None)
     assert 'kuasar_agent_calls_total{method="/s/\\"M\\n",code="OK"} 1\n' in text
     families = [line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")]
     assert len(families) == len(set(families))
@@ -305,9 +305,9 @@ def test_a_boot_needs_a_place_or_a_picture_to_make() -> None:
     assert done.stderr == "Error: give --dir, or --timeline to boot only for the picture\n"
 
 
-def test_a_closed_socket_does_not_end_the_leak_report(house: agent.Agent) -> None:
-    leaks = Leaks(house)
+def test_a_closed_socket_does_not_end_the_leak_report(agent: Agent) -> None:
+    leaks = Leaks(agent)
     sock = socket(AF_UNIX)
     sock.close()
-    vars(house)["closed"] = sock
+    vars(agent)["closed"] = sock
     assert found(leaks) == []

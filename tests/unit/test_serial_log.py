@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kuasar_host.serial_log import Console
+from kuasar_host.serial_log import SerialLog
 
 LINES = b"""\
 [    0.000000] Linux version 6.1
@@ -18,8 +18,8 @@ ts=1.500000 level=info msg=serving version=0.1.0 kernel=6.1.0 cgroup=v2 address=
 """
 
 
-def follow(path: Path, data: bytes) -> Console:
-    console = Console(path)
+def follow(path: Path, data: bytes) -> SerialLog:
+    console = SerialLog(path)
     path.write_bytes(b"")
     console.follow(io.BytesIO(data))
     return console
@@ -60,7 +60,7 @@ def test_a_panic_wakes_whoever_waits(tmp_path: Path) -> None:
 
 def test_a_console_that_another_process_followed_gives_the_same(tmp_path: Path) -> None:
     first = follow(tmp_path / "console.log", LINES)
-    second = Console(tmp_path / "console.log")
+    second = SerialLog(tmp_path / "console.log")
     second.read_past(100.0)
     assert (second.steps, second.serving) == (first.steps, first.serving)
     assert second.init_at == 100.0

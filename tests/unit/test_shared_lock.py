@@ -5,20 +5,20 @@ from __future__ import annotations
 import gevent
 from gevent.event import Event
 
-from kuasar_agent.containers.shared_lock import Gate
+from kuasar_agent.containers.shared_lock import SharedLock
 
 
 class Visitor:
     """Somebody who stays inside until told to leave."""
 
-    def __init__(self, gate: Gate, way: str) -> None:
+    def __init__(self, lock: SharedLock, way: str) -> None:
         self.inside = False
         self.leave = Event()
-        self._greenlet = gevent.spawn(self._visit, gate, way)
+        self._greenlet = gevent.spawn(self._visit, lock, way)
         gevent.sleep(0)
 
-    def _visit(self, gate: Gate, way: str) -> None:
-        with getattr(gate, way)():
+    def _visit(self, lock: SharedLock, way: str) -> None:
+        with getattr(lock, way)():
             self.inside = True
             self.leave.wait()
         self.inside = False
@@ -30,8 +30,8 @@ class Visitor:
 
 
 def test_many_are_inside_together() -> None:
-    gate = Gate()
-    visitors = [Visitor(gate, "together") for _ in range(3)]
+    lock = SharedLock()
+    visitors = [Visitor(lock, "shared") for _ in range(3)]
     assert inside(*visitors) == [True] * 3
     for visitor in visitors:
         visitor.end()
@@ -42,8 +42,8 @@ def inside(*visitors: Visitor) -> list[bool]:
 
 
 def test_one_is_inside_alone() -> None:
-    gate = Gate()
-    visitors = [Visitor(gate, way) for way in ("alone", "alone", "together", "together")]
+    lock = SharedLock()
+    visitors = [Visitor(lock, way) for way in ("exclusive", "exclusive", "shared", "shared")]
     assert inside(*visitors) == [True, False, False, False]
     visitors[0].end()
     assert inside(*visitors) == [False, True, False, False]
@@ -54,10 +54,10 @@ def test_one_is_inside_alone() -> None:
 
 
 def test_who_waits_to_be_alone_is_not_overtaken() -> None:
-    gate = Gate()
-    guest = Visitor(gate, "together")
-    loner = Visitor(gate, "alone")
-    late = Visitor(gate, "together")
+    lock = SharedLock()
+    guest = Visitor(lock, "shared")
+    loner = Visitor(lock, "exclusive")
+    late = Visitor(lock, "shared")
     assert inside(guest, loner, late) == [True, False, False]
     guest.end()
     assert inside(guest, loner, late) == [False, True, False]
@@ -67,16 +67,16 @@ def test_who_waits_to_be_alone_is_not_overtaken() -> None:
 
 
 def test_an_exception_inside_lets_the_next_ones_in() -> None:
-    gate = Gate()
-    for way in ("together", "alone"):
-        greenlet = gevent.spawn(_fail, gate, way)
+    lock = SharedLock()
+    for way in ("shared", "exclusive"):
+        greenlet = gevent.spawn(_fail, lock, way)
         greenlet.join(10)
         assert isinstance(greenlet.exception, ZeroDivisionError)
-    visitor = Visitor(gate, "alone")
+    visitor = Visitor(lock, "exclusive")
     assert visitor.inside
     visitor.end()
 
 
-def _fail(gate: Gate, way: str) -> None:
-    with getattr(gate, way)():
+def _fail(lock: SharedLock, way: str) -> None:
+    with getattr(lock, way)():
         _ = 1 / 0

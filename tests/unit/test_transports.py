@@ -9,7 +9,7 @@ import pytest
 
 from kuasar_agent.devices import Devices
 from kuasar_agent.stdio.channels import Channels, OutputChannel
-from kuasar_agent.stdio.guest_paths import find_port
+from kuasar_agent.stdio.guest_paths import find_serial_port
 from kuasar_agent.stdio.transports import channel_id, vsock_port
 from kuasar_agent.ttrpc.status import InvalidArgument, ResourceExhausted, Unknown
 
@@ -56,11 +56,11 @@ def test_a_virtio_serial_port_is_found_by_its_trimmed_name(tmp_path: Path) -> No
     for device, name in (("vport2p1", ""), ("vport2p2", "chardev7\n"), ("vport2p3", "chardev77\n")):
         make_port(tmp_path, device, name)
     (tmp_path / "devices/vport2p1/name").unlink()
-    assert find_port("chardev7", Devices(str(tmp_path)), 0) == "/dev/vport2p2"
+    assert find_serial_port("chardev7", Devices(str(tmp_path)), 0) == "/dev/vport2p2"
 
 
 def test_a_virtio_serial_port_may_appear_late(tmp_path: Path) -> None:
-    finding = gevent.spawn(find_port, "chardev7", Devices(str(tmp_path)), 20)
+    finding = gevent.spawn(find_serial_port, "chardev7", Devices(str(tmp_path)), 20)
     gevent.sleep(0)
     assert not finding.ready()
     make_port(tmp_path, "vport2p2", "chardev7\n")
@@ -69,7 +69,7 @@ def test_a_virtio_serial_port_may_appear_late(tmp_path: Path) -> None:
 
 def test_a_virtio_serial_port_may_have_its_name_late(tmp_path: Path) -> None:
     make_port(tmp_path, "vport2p2", "")
-    finding = gevent.spawn(find_port, "chardev7", Devices(str(tmp_path)), 20)
+    finding = gevent.spawn(find_serial_port, "chardev7", Devices(str(tmp_path)), 20)
     gevent.sleep(0)
     assert not finding.ready()
     (tmp_path / "devices/vport2p2/name").write_text("chardev7\n")
@@ -78,7 +78,7 @@ def test_a_virtio_serial_port_may_have_its_name_late(tmp_path: Path) -> None:
 
 def test_without_a_bus_the_port_is_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(Unknown, match="failed to get serial dev of name chardev7"):
-        find_port("chardev7", Devices(str(tmp_path / "none")), 0)
+        find_serial_port("chardev7", Devices(str(tmp_path / "none")), 0)
 
 
 class Nobody:
