@@ -22,6 +22,7 @@ from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Reaper, ignore_termination
 from kuasar_agent.sandbox.storage import DIRECTORY, Storages
 from kuasar_agent.services import sandbox, streaming, task
+from kuasar_agent.services.statuses import to_status
 from kuasar_agent.stdio.transports import DRAIN_GRACE, PORT_WAIT, Transports
 from kuasar_agent.ttrpc import Server, vsock_host_only
 
@@ -96,7 +97,9 @@ class Agent:
             rescan=settings.rescan,
             publish=self.events.publish,
         )
-        self.server = Server(authorize=vsock_host_only if settings.host_only else None)
+        self.server = Server(
+            authorize=vsock_host_only if settings.host_only else None, to_status=to_status
+        )
         tasks = task.TaskService(self.containers)
         self.server.register(task.SERVICE, tasks)
         self.server.register(task.SERVICE, tasks, name=task.V3_NAME)

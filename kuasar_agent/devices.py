@@ -16,10 +16,10 @@ import gevent
 from gevent.event import Event
 from gevent.socket import wait_read
 
+from kuasar_agent.errors import DeadlineExceeded
 from kuasar_agent.linux.files import read_text
 from kuasar_agent.linux.uevent import Overrun, Uevent, UeventSocket
 from kuasar_agent.log import get_logger
-from kuasar_agent.ttrpc.status import DeadlineExceeded
 
 log = get_logger(__name__)
 

@@ -13,7 +13,7 @@ import os
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from kuasar_agent.ttrpc.status import InvalidArgument, NotFound, Unknown
+from kuasar_agent.errors import InvalidArgument, NotFound, Unknown
 
 STORAGES_ANNOTATION = "io.kuasar.storages"
 

@@ -16,16 +16,16 @@ from kuasar_agent.containers.ids import check_exec_id
 from kuasar_agent.containers.process import Process, Status
 from kuasar_agent.containers.runtime import OCIRuntime, RuntimeFailed
 from kuasar_agent.containers.shared_lock import SharedLock
-from kuasar_agent.log import get_logger
-from kuasar_agent.reaper import Child
-from kuasar_agent.ttrpc.status import (
+from kuasar_agent.errors import (
+    AgentError,
     AlreadyExists,
     FailedPrecondition,
     InvalidArgument,
     NotFound,
-    StatusError,
     Unimplemented,
 )
+from kuasar_agent.log import get_logger
+from kuasar_agent.reaper import Child
 
 if TYPE_CHECKING:
     from kuasar_agent.containers.task_events import TaskEvents
@@ -173,7 +173,7 @@ class Container:
             self._require(Status.RUNNING)
             try:
                 self._runtime.pause(self.id)
-            except StatusError:
+            except AgentError:
                 # It may have frozen some of them, or all.
                 self._thaw()
                 raise
@@ -307,14 +307,14 @@ class Container:
     def _kill_the_rest(self) -> None:
         try:
             self._runtime.kill(self.id, signal.SIGKILL, everyone=True)
-        except StatusError as error:
+        except AgentError as error:
             log.debug("kill of the container's other processes", id=self.id, error=error)
 
     def _thaw(self) -> None:
         """Let processes run that may be frozen: with cgroup v1 those do not even die."""
         try:
             self._runtime.resume(self.id)
-        except StatusError as error:
+        except AgentError as error:
             log.debug("nothing to resume", id=self.id, error=error)
 
 

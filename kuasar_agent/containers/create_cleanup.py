@@ -5,9 +5,9 @@ from __future__ import annotations
 from kuasar_agent.blocking import off_hub
 from kuasar_agent.containers.bundle import Bundle
 from kuasar_agent.containers.runtime import OCIRuntime
+from kuasar_agent.errors import AgentError
 from kuasar_agent.linux import cgroup_tree
 from kuasar_agent.log import get_logger
-from kuasar_agent.ttrpc.status import StatusError
 
 log = get_logger(__name__)
 
@@ -27,7 +27,7 @@ class CreateCleanup:
 
         try:
             self._runtime.delete(self._id)
-        except StatusError as error:
+        except AgentError as error:
             log.warning("clean-up after a failed create", id=self._id, error=error)
         off_hub(self._remove_cgroups)
         off_hub(shutil.rmtree, f"{self._runtime.root}/{self._id}", ignore_errors=True)

@@ -17,10 +17,10 @@ from kuasar_agent.blocking import off_hub
 from kuasar_agent.containers.bundle import StdioUrls, load_stdio
 from kuasar_agent.containers.process import Process, Status
 from kuasar_agent.containers.runtime import OCIRuntime
+from kuasar_agent.errors import AgentError, FailedPrecondition, InvalidArgument, NotFound
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Child, Exit
 from kuasar_agent.stdio.stdio import Stdio
-from kuasar_agent.ttrpc.status import FailedPrecondition, InvalidArgument, NotFound, StatusError
 
 if TYPE_CHECKING:
     from kuasar_agent.containers.task_events import TaskEvents
@@ -139,7 +139,7 @@ class Exec(Process):
         )
         try:
             stdio.start()
-        except StatusError:
+        except AgentError:
             child.signal(signal.SIGKILL)
             raise
         return child

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from kuasar_agent.ttrpc.status import InvalidArgument
+from kuasar_agent.errors import InvalidArgument
 
 # No leading dot (the host's temporary files) or dash (the runtime would read an option).
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")

@@ -15,6 +15,7 @@ from kuasar_agent.containers.container import Container, RuntimeOptions
 from kuasar_agent.containers.ids import check_id
 from kuasar_agent.containers.process import Process
 from kuasar_agent.containers.runtime import TIMEOUT, OCIRuntime, find_runtime
+from kuasar_agent.errors import AlreadyExists, NotFound
 from kuasar_agent.events import Publish
 from kuasar_agent.linux.mount import mounts
 from kuasar_agent.log import get_logger
@@ -22,7 +23,6 @@ from kuasar_agent.reaper import Reaper
 from kuasar_agent.sandbox.storage import Storages
 from kuasar_agent.stdio.stdio import Stdio
 from kuasar_agent.stdio.transports import Transports, names_serial_port
-from kuasar_agent.ttrpc.status import AlreadyExists, NotFound
 
 if TYPE_CHECKING:
     from kuasar_agent.resources.oom import OomWatcher

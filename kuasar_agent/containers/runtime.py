@@ -17,9 +17,9 @@ from collections.abc import Iterator, Sequence
 from subprocess import DEVNULL
 
 from kuasar_agent.blocking import off_hub
+from kuasar_agent.errors import AgentError, DeadlineExceeded, NotFound, Unknown
 from kuasar_agent.reaper import Adoption, Child, Exit, Reaper
 from kuasar_agent.spans import traced
-from kuasar_agent.ttrpc.status import DeadlineExceeded, NotFound, StatusError, Unknown
 
 DEFAULT_ROOT = "/run/containerd/runc"
 NAMESPACE = "k8s.io"
@@ -146,7 +146,7 @@ class OCIRuntime:
             try:
                 self._run(prefix, args, stdio)
                 return _claim(adoption, prefix, pid_file)
-            except StatusError:
+            except AgentError:
                 # A runtime that was killed may have left a process behind.
                 with contextlib.suppress(RuntimeFailed):
                     _claim(adoption, prefix, pid_file).signal(signal.SIGKILL)

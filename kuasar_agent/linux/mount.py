@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from kuasar_agent.errors import InvalidArgument
 from kuasar_agent.linux import syscalls
 from kuasar_agent.linux.files import read_text
 from kuasar_agent.log import get_logger
-from kuasar_agent.ttrpc.status import InvalidArgument
 
 log = get_logger(__name__)
 

@@ -12,8 +12,8 @@ import gevent.event
 from kuasar_agent import log as logs
 from kuasar_agent.blocking import off_hub
 from kuasar_agent.boot.timeline import now_ms
+from kuasar_agent.errors import FailedPrecondition
 from kuasar_agent.observe import calls
-from kuasar_agent.ttrpc.status import FailedPrecondition
 
 if TYPE_CHECKING:
     from kuasar_agent.agent import Agent, ObserveSettings

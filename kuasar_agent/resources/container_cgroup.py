@@ -6,11 +6,11 @@ import os
 from typing import TYPE_CHECKING
 
 from kuasar_agent.blocking import off_hub
+from kuasar_agent.errors import NotFound
 from kuasar_agent.linux import cgroup_tree
 from kuasar_agent.linux.cgroup_files import Cgroup, locate
 from kuasar_agent.log import get_logger
 from kuasar_agent.resources.oom import OomWatch, OomWatcher
-from kuasar_agent.ttrpc.status import NotFound
 
 if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any as AnyMessage

@@ -11,6 +11,12 @@ import errno
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
+from kuasar_agent.errors import (
+    AgentError,
+    FailedPrecondition,
+    InvalidArgument,
+    Unknown,
+)
 from kuasar_agent.linux.cgroup_files import (
     NO_LIMIT,
     Cgroup,
@@ -21,12 +27,6 @@ from kuasar_agent.linux.cgroup_files import (
 from kuasar_agent.linux.files import read_text
 from kuasar_agent.log import get_logger
 from kuasar_agent.resources.limits_spec import UNLIMITED, BlockIO, Cpu, Memory, Resources
-from kuasar_agent.ttrpc.status import (
-    FailedPrecondition,
-    InvalidArgument,
-    StatusError,
-    Unknown,
-)
 
 log = get_logger(__name__)
 
@@ -268,8 +268,8 @@ def _online(path: str) -> frozenset[int]:
         return frozenset({0})
 
 
-def _failure(file: str, value: str, error: OSError) -> StatusError:
-    kinds: dict[int | None, type[StatusError]] = {
+def _failure(file: str, value: str, error: OSError) -> AgentError:
+    kinds: dict[int | None, type[AgentError]] = {
         errno.EINVAL: InvalidArgument,
         errno.ERANGE: InvalidArgument,
         errno.EBUSY: FailedPrecondition,

@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from kuasar_agent.errors import InvalidArgument
 from kuasar_agent.linux.cgroup_files import parse_list
-from kuasar_agent.ttrpc.status import InvalidArgument
 
 UNLIMITED = -1
 """No limit, in every field that may say so."""

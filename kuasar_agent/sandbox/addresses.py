@@ -14,7 +14,7 @@ Every function that parses raises InvalidArgument for an address of another form
 import re
 from typing import NamedTuple
 
-from kuasar_agent.ttrpc.status import InvalidArgument
+from kuasar_agent.errors import InvalidArgument
 
 _PCI = re.compile(r"([0-9a-fA-F]{4}):([0-9a-fA-F]{2}):([0-9a-fA-F]{2})\.([0-7])")
 _VIRTIO_BLK = re.compile(r"(.*)/virtio\d+/block/[^/]+")

@@ -13,8 +13,8 @@ from __future__ import annotations
 import errno
 import time
 
+from kuasar_agent.errors import InvalidArgument, Unknown
 from kuasar_agent.log import get_logger
-from kuasar_agent.ttrpc.status import InvalidArgument, Unknown
 
 log = get_logger(__name__)
 

@@ -11,8 +11,8 @@ import gevent
 from gevent.event import Event
 from gevent.os import nb_read
 
+from kuasar_agent.errors import Cancelled, InvalidArgument, Unknown
 from kuasar_agent.reaper import Child, Reaper
-from kuasar_agent.ttrpc.status import Cancelled, InvalidArgument, Unknown
 
 OUTPUT_LIMIT = 3 << 20
 """Bytes of UTF-8 in a reply, which has to stay below 4 MiB with everything around."""

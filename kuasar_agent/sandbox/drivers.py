@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 from kuasar_agent.blocking import off_hub
 from kuasar_agent.devices import Device, Devices
+from kuasar_agent.errors import FailedPrecondition, InvalidArgument
 from kuasar_agent.linux.files import read_text, write_text
 from kuasar_agent.linux.mount import parse_options
 from kuasar_agent.linux.superblock import detect
 from kuasar_agent.log import get_logger
 from kuasar_agent.sandbox import addresses
-from kuasar_agent.ttrpc.status import FailedPrecondition, InvalidArgument
 
 log = get_logger(__name__)
 

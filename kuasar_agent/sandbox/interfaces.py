@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from socket import AF_INET, AF_INET6
 from typing import Any, NamedTuple
 
+from kuasar_agent.errors import InvalidArgument, NotFound, Unknown
 from kuasar_agent.linux import rtnetlink as rtnl
 from kuasar_agent.linux.rtnetlink import RouteSocket
-from kuasar_agent.ttrpc.status import InvalidArgument, NotFound, Unknown
 
 IFNAMSIZ = 16
 """Bytes of a name with the NUL that ends it."""

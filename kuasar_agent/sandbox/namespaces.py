@@ -18,12 +18,12 @@ from subprocess import DEVNULL
 from typing import NamedTuple
 
 from kuasar_agent.blocking import in_own_thread, off_hub
+from kuasar_agent.errors import FailedPrecondition, Unknown
 from kuasar_agent.linux import syscalls
 from kuasar_agent.linux.mount import MS_BIND, mounts, unmount
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Child, Reaper
 from kuasar_agent.sandbox import sysctls
-from kuasar_agent.ttrpc.status import FailedPrecondition, Unknown
 
 log = get_logger(__name__)
 
@@ -63,7 +63,7 @@ class PodNamespaces:
             hostname: of a new uts namespace; an empty one is not set.
             values: the `pod` part of sysctls.split().
 
-        Raises StatusError with the step that failed.
+        Raises AgentError with the step that failed.
         """
         if self._pause is not None and self._pause.exit is not None:
             log.warning("the pause process is gone, the pod gets a new pid namespace")

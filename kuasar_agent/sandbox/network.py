@@ -10,13 +10,13 @@ from typing import TypeVar
 
 from kuasar_agent.blocking import off_hub
 from kuasar_agent.devices import Devices
+from kuasar_agent.errors import DeadlineExceeded, NotFound, Unknown
 from kuasar_agent.linux import rtnetlink
 from kuasar_agent.linux.rtnetlink import RouteSocket
 from kuasar_agent.log import get_logger
 from kuasar_agent.sandbox import interfaces, routes
 from kuasar_agent.sandbox.interfaces import Interface
 from kuasar_agent.sandbox.routes import Route
-from kuasar_agent.ttrpc.status import DeadlineExceeded, NotFound, Unknown
 
 log = get_logger(__name__)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from kuasar_agent.ttrpc.status import InvalidArgument, NotFound
+from kuasar_agent.errors import InvalidArgument, NotFound
 
 TYPE_URL = "PodSandboxConfig"
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from socket import AF_INET, AF_INET6
 from typing import Any, NamedTuple
 
+from kuasar_agent.errors import InvalidArgument, NotFound, Unknown
 from kuasar_agent.linux import rtnetlink as rtnl
 from kuasar_agent.linux.rtnetlink import RouteSocket
 from kuasar_agent.log import get_logger
 from kuasar_agent.sandbox.interfaces import list_links
-from kuasar_agent.ttrpc.status import InvalidArgument, NotFound, Unknown
 
 log = get_logger(__name__)
 

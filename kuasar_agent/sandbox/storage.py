@@ -17,6 +17,14 @@ import gevent.lock
 
 from kuasar_agent.blocking import off_hub
 from kuasar_agent.devices import Devices
+from kuasar_agent.errors import (
+    AgentError,
+    AlreadyExists,
+    DeadlineExceeded,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+)
 from kuasar_agent.linux.mount import mount, unmount
 from kuasar_agent.log import get_logger
 from kuasar_agent.sandbox.drivers import (
@@ -28,14 +36,6 @@ from kuasar_agent.sandbox.drivers import (
     prepare,
 )
 from kuasar_agent.spans import traced
-from kuasar_agent.ttrpc.status import (
-    AlreadyExists,
-    DeadlineExceeded,
-    FailedPrecondition,
-    InvalidArgument,
-    NotFound,
-    StatusError,
-)
 
 log = get_logger(__name__)
 
@@ -256,7 +256,7 @@ def _remove_empty(path: str) -> None:
         os.unlink(path)
 
 
-def _explain(error: OSError, plan: Plan, mount_point: str, what: str) -> StatusError:
+def _explain(error: OSError, plan: Plan, mount_point: str, what: str) -> AgentError:
     text = f"cannot mount {what} as {plan.fstype} on {mount_point}: {error.strerror}"
     if error.errno == errno.ENODEV:
         return InvalidArgument(f"{text} (the kernel does not know this file system)")

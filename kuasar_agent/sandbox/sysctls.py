@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from kuasar_agent.errors import InvalidArgument, Unknown
 from kuasar_agent.linux.files import write_text
-from kuasar_agent.ttrpc.status import InvalidArgument, Unknown
 
 PROC_SYS = "/proc/sys"
 

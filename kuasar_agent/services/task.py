@@ -18,9 +18,10 @@ from kuasar_agent.containers.container import RuntimeOptions
 from kuasar_agent.containers.execs import parse_spec
 from kuasar_agent.containers.manager import Containers, CreateOptions
 from kuasar_agent.containers.process import Process
+from kuasar_agent.errors import InvalidArgument, Unimplemented
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Exit
-from kuasar_agent.ttrpc import Context, InvalidArgument, Unimplemented, cancellable
+from kuasar_agent.ttrpc import Context, cancellable
 
 log = get_logger(__name__)
 

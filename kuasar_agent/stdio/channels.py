@@ -14,8 +14,8 @@ from typing import Protocol
 import gevent
 from gevent.event import Event
 
+from kuasar_agent.errors import ResourceExhausted, Unknown
 from kuasar_agent.log import get_logger
-from kuasar_agent.ttrpc.status import ResourceExhausted, Unknown
 
 log = get_logger(__name__)
 

@@ -17,7 +17,7 @@ from socket import CMSG_SPACE, MSG_CMSG_CLOEXEC, SCM_RIGHTS, SOL_SOCKET
 import gevent
 from gevent.socket import AF_UNIX, SOCK_STREAM, socket
 
-from kuasar_agent.ttrpc.status import DeadlineExceeded, Unknown
+from kuasar_agent.errors import DeadlineExceeded, Unknown
 
 RUN = "/run"
 HAND_OVER = 10.0

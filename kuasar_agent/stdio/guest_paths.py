@@ -20,16 +20,16 @@ import gevent
 
 from kuasar_agent.blocking import off_hub
 from kuasar_agent.devices import Device, Devices
-from kuasar_agent.linux.files import read_text
-from kuasar_agent.log import get_logger
-from kuasar_agent.stdio.descriptors import ReadEnd, WriteEnd, hung_up
-from kuasar_agent.stdio.pipes import grow_pipe
-from kuasar_agent.ttrpc.status import (
+from kuasar_agent.errors import (
     DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,
     Unknown,
 )
+from kuasar_agent.linux.files import read_text
+from kuasar_agent.log import get_logger
+from kuasar_agent.stdio.descriptors import ReadEnd, WriteEnd, hung_up
+from kuasar_agent.stdio.pipes import grow_pipe
 
 log = get_logger(__name__)
 

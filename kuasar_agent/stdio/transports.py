@@ -17,10 +17,10 @@ from typing import Protocol
 from gevent.socket import socket
 
 from kuasar_agent.devices import Devices
+from kuasar_agent.errors import FailedPrecondition, InvalidArgument
 from kuasar_agent.stdio import guest_paths
 from kuasar_agent.stdio.channels import Channels, ChannelSink, ChannelSource
 from kuasar_agent.stdio.vsock_ports import Admit, Listen, ListenerSink, ListenerSource
-from kuasar_agent.ttrpc.status import FailedPrecondition, InvalidArgument
 
 DRAIN_GRACE = 2.0
 """Seconds for which a deletion waits for output: a grandchild may hold a pipe open for ever."""

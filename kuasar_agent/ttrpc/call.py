@@ -36,6 +36,9 @@ Interceptor = Callable[[Context, Any, Proceed], Any]
 The request is None where it arrives as a stream, the reply where it leaves as one.
 """
 
+ToStatus = Callable[[Exception], StatusError | None]
+"""Makes a status of an exception that a handler raised; None for one that it does not know."""
+
 
 class CallOwner(Protocol):
     """What a call needs of the connection that it came over."""
@@ -46,6 +49,9 @@ class CallOwner(Protocol):
 
     @property
     def interceptors(self) -> tuple[Interceptor, ...]: ...
+
+    @property
+    def to_status(self) -> ToStatus | None: ...
 
     def ask_flush(self) -> None: ...
 
@@ -177,6 +183,18 @@ class Call(Context):
         return proceed(self, request)
 
     def _handle(self, ctx: Context, request: Message | None) -> Any:
+        try:
+            return self._call_handler(ctx, request)
+        except StatusError:
+            raise
+        except Exception as error:
+            to_status = self._connection.to_status
+            status = to_status(error) if to_status is not None else None
+            if status is None:
+                raise
+            raise status from error
+
+    def _call_handler(self, ctx: Context, request: Message | None) -> Any:
         method = self._method
         handler = method.handler
         assert handler is not None

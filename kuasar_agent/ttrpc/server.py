@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from gevent.event import Event as Flag
 
-from kuasar_agent.ttrpc.call import Call, Interceptor
+from kuasar_agent.ttrpc.call import Call, Interceptor, ToStatus
 from kuasar_agent.ttrpc.connection import Event, Events
 from kuasar_agent.ttrpc.limits import Limits
 from kuasar_agent.ttrpc.listener import AnySocket, Listener
@@ -41,7 +41,8 @@ class Server:
     `interceptors` run around every call, the first outermost; `intercept` replaces them.
     `strict_ids=False` admits clients whose request ids are out of order. `max_concurrent` bounds
     the handlers in progress for all connections together, those included that outlive their
-    caller. `authorize` is asked before anything is read from a new connection.
+    caller. `authorize` is asked before anything is read from a new connection. `to_status` makes a
+    status of an exception that a handler raised, or returns None for one that it does not know.
     """
 
     def __init__(
@@ -52,10 +53,12 @@ class Server:
         max_concurrent: int = 4096,
         max_connections: int = 1024,
         authorize: Policy | None = None,
+        to_status: ToStatus | None = None,
         limits: Limits | None = None,
     ) -> None:
         self.intercept(interceptors)
         self.workers = Workers()
+        self.to_status = to_status
         self.running = 0
         """Handlers in progress."""
         self._strict_ids = strict_ids
@@ -196,6 +199,10 @@ class _Connection(Transport):
     @property
     def interceptors(self) -> tuple[Interceptor, ...]:
         return self._server.interceptors
+
+    @property
+    def to_status(self) -> ToStatus | None:
+        return self._server.to_status
 
     def drain(self) -> None:
         """Refuse new calls; close when none is left and everything is sent."""

@@ -11,9 +11,9 @@ import gevent
 import pytest
 from gevent.event import Event
 
+from kuasar_agent.errors import AgentError, Cancelled, InvalidArgument
 from kuasar_agent.reaper import Reaper
 from kuasar_agent.sandbox import commands
-from kuasar_agent.ttrpc import Cancelled, InvalidArgument, StatusError
 from tests.support.agent import children_of, eventually, fd_targets
 from tests.support.isolation import fork
 
@@ -44,7 +44,7 @@ def refusal(command: str) -> str:
     def body(reaper: Reaper) -> str:
         try:
             return commands.run(reaper, command, b"", Event())
-        except StatusError as error:
+        except AgentError as error:
             return f"{type(error).__name__}: {error.message}"
 
     return with_reaper(body)

@@ -13,8 +13,8 @@ import gevent.pool
 import pytest
 
 from kuasar_agent.api.task_types_pb2 import RUNNING, STOPPED
+from kuasar_agent.errors import Unknown
 from kuasar_agent.ttrpc import Code, StatusError
-from kuasar_agent.ttrpc.status import Unknown
 from tests.host.test_bad_input import refusal
 from tests.support.agent import TIMEOUT, Agent, eventually, running_agent
 

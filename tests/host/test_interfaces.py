@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kuasar_agent.errors import AgentError, InvalidArgument
 from kuasar_agent.linux.rtnetlink import RouteSocket
 from kuasar_agent.sandbox.interfaces import (
     Interface,
@@ -13,14 +14,13 @@ from kuasar_agent.sandbox.interfaces import (
     list_links,
     parse_interface,
 )
-from kuasar_agent.ttrpc import InvalidArgument, StatusError
 from tests.support.links import add_nic, addresses, in_netns, ip, table
 
 
 def refusal(socket: RouteSocket, wanted: list[Interface]) -> str:
     try:
         configure(socket, wanted)
-    except StatusError as error:
+    except AgentError as error:
         return f"{type(error).__name__}: {error.message}"
     return ""
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import gevent
 import pytest
 
+from kuasar_agent.errors import AgentError
 from kuasar_agent.linux.mount import mounts
 from kuasar_agent.reaper import Reaper
 from kuasar_agent.sandbox.namespaces import PodNamespaces
-from kuasar_agent.ttrpc import StatusError
 from tests.support.agent import children_of, eventually
 from tests.support.isolation import isolated
 
@@ -126,7 +126,7 @@ def test_a_failure_reaches_the_caller_and_leaves_nothing(directory: Path) -> Non
         for hostname, values in (("h" * 65, {}), ("pod", {"kernel.shmmni": "many"})):
             try:
                 namespaces.ensure(share_pid=True, hostname=hostname, values=values)
-            except StatusError as error:
+            except AgentError as error:
                 texts.append(error.message)
             assert held(directory) == []
             assert list(directory.iterdir()) == []
@@ -145,7 +145,7 @@ def test_a_directory_that_cannot_be_is_named(directory: Path) -> None:
     directory.write_text("a file")
 
     def body(namespaces: PodNamespaces) -> None:
-        with pytest.raises(StatusError) as raised:
+        with pytest.raises(AgentError) as raised:
             namespaces.ensure(share_pid=False, hostname="", values={})
         assert str(directory) in raised.value.message
 

@@ -12,9 +12,9 @@ import gevent
 import pytest
 
 from kuasar_agent.containers.runtime import OCIRuntime
+from kuasar_agent.errors import DeadlineExceeded
 from kuasar_agent.linux import syscalls
 from kuasar_agent.reaper import Child, Reaper
-from kuasar_agent.ttrpc import DeadlineExceeded
 from tests.support.agent import children_of, eventually
 from tests.support.isolation import fresh_process, isolated
 

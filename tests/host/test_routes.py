@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from kuasar_agent.errors import AgentError, InvalidArgument
 from kuasar_agent.linux.rtnetlink import RouteSocket
 from kuasar_agent.sandbox.interfaces import configure, parse_interface
 from kuasar_agent.sandbox.routes import Route, parse_route, replace
-from kuasar_agent.ttrpc import InvalidArgument, StatusError
 from tests.support.links import add_nic, in_netns, ip, routes, table
 
 CONNECTED = "10.0.0.0/24 eth0 kernel link 10.0.0.2"
@@ -23,7 +23,7 @@ def make_eth0(socket: RouteSocket) -> None:
 def refusal(socket: RouteSocket, wanted: Sequence[Route]) -> str:
     try:
         replace(socket, wanted)
-    except StatusError as error:
+    except AgentError as error:
         return f"{type(error).__name__}: {error.message}"
     return ""
 

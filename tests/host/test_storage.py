@@ -14,13 +14,13 @@ import gevent
 import pytest
 
 from kuasar_agent.api import task_pb2
-from kuasar_agent.linux.mount import mounts
-from kuasar_agent.ttrpc.status import (
+from kuasar_agent.errors import (
+    AgentError,
     AlreadyExists,
     DeadlineExceeded,
     NotFound,
-    StatusError,
 )
+from kuasar_agent.linux.mount import mounts
 from tests.support.agent import Agent
 from tests.support.storages import ADDRESS, HANGS_AFTER, Pod, Within
 
@@ -205,7 +205,7 @@ def test_a_container_stands_on_its_storages_and_gives_them_back(agent: Agent) ->
 def test_a_create_that_fails_gives_the_storages_back(agent: Agent) -> None:
     id = agent.bundle("no-such-command")
     storages_of(agent, id, {"driver": "ephemeral"}, {"driver": "local"})
-    with pytest.raises(StatusError, match="no-such-command"):
+    with pytest.raises(AgentError, match="no-such-command"):
         agent.create(id)
     assert mounted(agent) == []
     assert [path.name for path in agent.state.iterdir()] == [id]

@@ -9,7 +9,7 @@ from pathlib import Path
 import gevent
 import pytest
 
-from kuasar_agent.ttrpc.status import (
+from kuasar_agent.errors import (
     DeadlineExceeded,
     FailedPrecondition,
     InvalidArgument,

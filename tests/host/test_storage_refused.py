@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kuasar_agent.ttrpc.status import (
+from kuasar_agent.errors import (
     FailedPrecondition,
     InvalidArgument,
 )

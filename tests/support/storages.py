@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from kuasar_agent.devices import Devices
+from kuasar_agent.errors import AgentError
 from kuasar_agent.linux.mount import MountInfo, mounts
 from kuasar_agent.linux.uevent import Uevent
 from kuasar_agent.sandbox.storage import Storages
-from kuasar_agent.ttrpc.status import StatusError
 
 HANGS_AFTER = 30.0
 ADDRESS = "0000:00:06.0"
@@ -55,9 +55,9 @@ class Pod:
     def attach(self, container: str, *storages: dict[str, Any], seconds: float = 0.1) -> None:
         self.storages.attach(container, storages, monotonic() + seconds)
 
-    def refusal(self, *storages: dict[str, Any]) -> StatusError:
+    def refusal(self, *storages: dict[str, Any]) -> AgentError:
         """The error of an attach; nothing of it may be left."""
-        with pytest.raises(StatusError) as refusal:
+        with pytest.raises(AgentError) as refusal:
             self.attach("refused", *storages)
         self.assert_clean()
         return refusal.value

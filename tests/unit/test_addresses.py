@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from kuasar_agent.errors import InvalidArgument
 from kuasar_agent.sandbox import addresses
 from kuasar_agent.sandbox.addresses import (
     is_blk_at,
@@ -16,7 +17,6 @@ from kuasar_agent.sandbox.addresses import (
     parse_pci,
     parse_scsi,
 )
-from kuasar_agent.ttrpc.status import InvalidArgument
 
 ON_BUS_0 = "/devices/pci0000:00/0000:00:06.0/virtio3/block/vda"
 BEHIND_ROOT_PORT = "/devices/pci0000:00/0000:00:05.0/0000:05:00.0/virtio3/block/vda"

@@ -16,7 +16,7 @@ from kuasar_agent.containers.bundle import (
     translate_cgroups_path,
     write_spec,
 )
-from kuasar_agent.ttrpc.status import Unknown
+from kuasar_agent.errors import Unknown
 
 
 @pytest.mark.parametrize(

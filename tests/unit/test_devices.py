@@ -10,8 +10,8 @@ import gevent
 import pytest
 
 from kuasar_agent.devices import Device, Devices
+from kuasar_agent.errors import DeadlineExceeded
 from kuasar_agent.linux.uevent import Uevent
-from kuasar_agent.ttrpc.status import DeadlineExceeded
 
 HANGS_AFTER = 20.0
 DISK = "/devices/pci0000:00/0000:00:06.0/virtio3/block/vda"

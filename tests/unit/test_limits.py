@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import pytest
 
+from kuasar_agent.errors import InvalidArgument, Unknown
 from kuasar_agent.linux.cgroup_files import NO_LIMIT, Cgroup
 from kuasar_agent.resources.limits import Current, cpu_weight, plan, read_current, update
 from kuasar_agent.resources.limits_spec import Resources, parse
-from kuasar_agent.ttrpc.status import InvalidArgument, Unknown
 
 Writes = list[tuple[str, str]]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from kuasar_agent.errors import InvalidArgument
 from kuasar_agent.linux import mount as m
 from kuasar_agent.linux.mount import MountOptions, parse_options
-from kuasar_agent.ttrpc.status import InvalidArgument
 
 SETTING = {
     "bind": m.MS_BIND,

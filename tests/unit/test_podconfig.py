@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from kuasar_agent.errors import InvalidArgument, NotFound
 from kuasar_agent.sandbox.podconfig import PodConfig, parse
-from kuasar_agent.ttrpc import InvalidArgument, NotFound
 
 
 def of(config: Any) -> PodConfig:

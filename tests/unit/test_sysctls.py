@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from kuasar_agent.errors import InvalidArgument, Unknown
 from kuasar_agent.sandbox.sysctls import find, split, write
-from kuasar_agent.ttrpc import InvalidArgument, Unknown
 
 
 @pytest.fixture

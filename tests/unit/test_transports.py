@@ -8,10 +8,10 @@ import gevent
 import pytest
 
 from kuasar_agent.devices import Devices
+from kuasar_agent.errors import InvalidArgument, ResourceExhausted, Unknown
 from kuasar_agent.stdio.channels import Channels, OutputChannel
 from kuasar_agent.stdio.guest_paths import find_serial_port
 from kuasar_agent.stdio.transports import channel_id, vsock_port
-from kuasar_agent.ttrpc.status import InvalidArgument, ResourceExhausted, Unknown
 
 
 @pytest.mark.parametrize(
