@@ -176,11 +176,11 @@ class OCIRuntime:
 
     def _finish(self, prefix: str, command: Child) -> Exit:
         """The command's exit; one that hangs is killed with its whole process group."""
-        exit = command.wait(self._timeout)
+        exit = command.wait_for(self._timeout)
         if exit is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(command.pid, signal.SIGKILL)
-            command.wait(_KILLED_WITHIN)
+            command.wait_for(_KILLED_WITHIN)
             raise DeadlineExceeded(f"{prefix}: no answer within {self._timeout:.0f} s")
         return exit
 

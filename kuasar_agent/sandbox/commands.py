@@ -47,7 +47,6 @@ def run(reaper: Reaper, command: str, stdin: bytes, cancelled: Event) -> str:
         killer = gevent.spawn(_kill_when, cancelled, shell)
         exit = shell.wait()
         killer.kill()
-        assert exit is not None
         gevent.joinall([output.reader, errors.reader], timeout=LINGER)
     finally:
         output.close()
