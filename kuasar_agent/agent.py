@@ -20,57 +20,59 @@ from kuasar_agent.devices import Devices
 from kuasar_agent.events import EventQueue
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Reaper, ignore_termination
-from kuasar_agent.sandbox.storage import DIRECTORY, Storages
 from kuasar_agent.services import sandbox, streaming, task
 from kuasar_agent.services.statuses import to_status
 from kuasar_agent.stdio.transports import DRAIN_GRACE, PORT_WAIT, Transports
+from kuasar_agent.storage.storages import DIRECTORY, Storages
 from kuasar_agent.ttrpc import Server, vsock_host_only
 
 if TYPE_CHECKING:
+    from kuasar_agent.debug_server.shell_server import DebugShellServer
+    from kuasar_agent.observe.observer import Observer
     from kuasar_agent.sandbox.pod import Pod
 
 log = get_logger(__name__)
 
 
 class ObserveSettings(NamedTuple):
-    """What is to be known about start-up, and where traces go."""
+    """The timeline of start-up, and whether and where to send traces."""
 
     timeline: Timeline | None = None
     trace: bool = False
-    """From the start; SIGUSR1 turns it off and on."""
+    """Trace from the start; SIGUSR1 toggles it."""
     trace_endpoint: str = ""
     """`http://HOST:PORT` or `vsock://CID:PORT`."""
 
 
 class Settings(NamedTuple):
-    """What differs between a guest and a test on the host."""
+    """The differences between a guest and an ordinary process."""
 
     state: str
     """The directory shared by the host, with a bundle per container."""
     listen: Callable[[int], socket]
-    """Opens a port of the guest."""
+    """Returns a socket that listens on a port of the guest."""
     host_only: bool = True
-    """Containers share the guest's AF_VSOCK and must not call their own agent."""
+    """Refuse vsock peers other than the host: containers share the guest's AF_VSOCK."""
     runtime: str = ""
     """The OCI runtime to prefer."""
     runtime_timeout: float = RUNTIME_TIMEOUT
     """Seconds after which a command of the runtime is killed."""
     rescan: Callable[[], None] = lambda: None
     namespaces: str = "/run/sandbox-ns"
-    """Where the namespaces of the pod are mounted; the host's specs name it."""
+    """Directory on which the pod's namespaces are mounted; the host's specs name it."""
     debug_shell: str = ""
-    """The program that the debug console runs; without one its port stays closed."""
+    """The program that the debug server runs; without one its port stays closed."""
     drain_grace: float = DRAIN_GRACE
-    """Seconds for which deletions wait for output that nobody takes, or that may yet come."""
+    """Seconds for which a deletion waits until the host has taken all output."""
     port_wait: float = PORT_WAIT
-    """Seconds for which a virtio-serial port may be missing."""
+    """Seconds for which a create waits for a virtio-serial port to appear."""
     observe: ObserveSettings = ObserveSettings()
     all_events: bool = False
-    """Hand out every task event, not only those of the OOM killer."""
+    """Hand out every task event, not only OOM kills."""
 
 
 class Agent:
-    """Serves containers until the machine stops."""
+    """The parts of the agent, built and connected; it serves until the machine stops."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -108,13 +110,18 @@ class Agent:
         )
         self.server.register(streaming.SERVICE, streaming.StreamingService(ports.channels))
         self.serving_ms = 0.0
-        """Since when connections are accepted, on the kernel's clock."""
-        self.parts: list[object] = []
-        """What came later; the leak report explains by what it finds from here."""
+        """Time at which connections were first accepted, on the kernel's clock."""
+        # Kept so that the leak report reaches what they hold.
         self._signals: list[object] = []
+        self._shells: DebugShellServer | None = None
+        self._observer: Observer | None = None
 
     def start(self) -> None:
-        """Reap from now on, then answer calls. Raises OSError when the port cannot be had."""
+        """Reap from now on, then answer calls.
+
+        Raises:
+            OSError: vsock port 1024 cannot be opened.
+        """
         self.reaper.start()
         self.devices.start()
         logging.getLogger("kuasar_agent.ttrpc").addHandler(_LibraryLog(logging.WARNING))
@@ -123,10 +130,10 @@ class Agent:
         self.serving_ms = now_ms()
         gevent.spawn(self._observe)
         if self._settings.debug_shell:
-            self._open_console(self._settings.debug_shell)
+            self._open_shell(self._settings.debug_shell)
 
     def _make_pod(self) -> Pod:
-        # Not needed to serve, and its imports take a while.
+        # Imported with the first SetupSandbox: serving does not need it (start-up time).
         from kuasar_agent.sandbox.namespaces import PodNamespaces
         from kuasar_agent.sandbox.network import Network
         from kuasar_agent.sandbox.pod import Pod
@@ -135,33 +142,34 @@ class Agent:
         network = Network(self.devices, settings.rescan)
         return Pod(PodNamespaces(self.reaper, settings.namespaces), network, settings.state)
 
-    def _open_console(self, shell: str) -> None:
-        # Needed for debugging only, and only once the agent serves.
+    def _open_shell(self, shell: str) -> None:
+        # Imported only with `task.debug`, after the agent listens (start-up time).
         from kuasar_agent.debug_server import shell_server
 
         try:
             listener = self._settings.listen(shell_server.PORT)
         except OSError as error:
-            log.error("no debug console", port=shell_server.PORT, error=error)
+            log.error("no debug shell", port=shell_server.PORT, error=error)
             return
-        shells = shell_server.DebugShellServer(self.reaper, shell, self._admit)
-        shells.start(listener)
-        self.parts.append(shells)
-        log.info("debug console", port=shell_server.PORT, shell=shell)
+        self._shells = shell_server.DebugShellServer(self.reaper, shell, self._admit)
+        self._shells.start(listener)
+        log.info("debug shell", port=shell_server.PORT, shell=shell)
 
     def _observe(self) -> None:
-        # The hub runs this before it accepts the first connection; start-up does without it.
+        # The hub runs this before it accepts the first connection, but after the agent listens.
         from kuasar_agent.observe.observer import Observer
+        from kuasar_agent.services import agent as service
 
-        observer = Observer(self, self._settings.observe)
-        self.parts.append(observer)
+        settings = self._settings.observe
+        observer = self._observer = Observer(self, settings.timeline, settings.trace_endpoint)
         try:
-            observer.start()
+            self.server.register(service.SERVICE, service.AgentService(observer))
+            observer.start(trace=settings.trace)
         except Exception:
             log.exception("the agent is not observed")
 
     def run(self) -> None:
-        """Let the greenlets run, for ever."""
+        """Run the hub; does not return."""
         gevent.get_hub().join()
 
 
@@ -174,24 +182,24 @@ def _is_anyone(_: Any) -> bool:
 
 
 def warm_up() -> None:
-    """Import what the host's first SetupSandbox needs, which comes soon; for a thread."""
+    """Import the modules of SetupSandbox, the host's first call. Blocks: a thread."""
     from kuasar_agent.sandbox import network, pod  # noqa: F401
 
     network.warm_up()
 
 
 def describe() -> dict[str, str]:
-    """What the agent is and runs on, for its log."""
+    """Return the agent's version and the kernel's release, for the log."""
     return {"version": __version__, "kernel": os.uname().release}
 
 
 class _LibraryLog(logging.Handler):
-    """Brings what ttrpc says through the standard library into the agent's own log."""
+    """Handler that writes the records of the ttrpc library to the agent's log."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say = log.error if record.levelno >= logging.ERROR else log.warning
+        write = log.error if record.levelno >= logging.ERROR else log.warning
         trace = traceback.format_exception(*record.exc_info) if record.exc_info else []
-        say(record.getMessage(), **({"traceback": "".join(trace)} if trace else {}))
+        write(record.getMessage(), **({"traceback": "".join(trace)} if trace else {}))
 
 
 def _report_signal(name: str) -> None:

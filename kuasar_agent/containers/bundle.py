@@ -14,17 +14,9 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from kuasar_agent.errors import InvalidArgument, NotFound, Unknown
+from kuasar_agent.stdio.urls import StdioUrls
 
 STORAGES_ANNOTATION = "io.kuasar.storages"
-
-
-class StdioUrls(NamedTuple):
-    """Where the three streams of a process go; an empty string is /dev/null."""
-
-    stdin: str = ""
-    stdout: str = ""
-    stderr: str = ""
-    terminal: bool = False
 
 
 class Bundle(NamedTuple):

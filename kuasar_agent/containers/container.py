@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import gevent
 
 from kuasar_agent.blocking import off_hub
-from kuasar_agent.containers.bundle import Bundle, StdioUrls
+from kuasar_agent.containers.bundle import Bundle
 from kuasar_agent.containers.checkpoint import Checkpoint
 from kuasar_agent.containers.create_cleanup import CreateCleanup
 from kuasar_agent.containers.execs import KILLED_WITHIN, Exec, OpenStdio
@@ -26,6 +26,7 @@ from kuasar_agent.errors import (
 )
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Child
+from kuasar_agent.stdio.urls import StdioUrls
 
 if TYPE_CHECKING:
     from kuasar_agent.containers.task_events import TaskEvents

@@ -14,13 +14,14 @@ import gevent
 import gevent.lock
 
 from kuasar_agent.blocking import off_hub
-from kuasar_agent.containers.bundle import StdioUrls, load_stdio
+from kuasar_agent.containers.bundle import load_stdio
 from kuasar_agent.containers.process import Process, Status
 from kuasar_agent.containers.runtime import OCIRuntime
 from kuasar_agent.errors import AgentError, FailedPrecondition, InvalidArgument, NotFound
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Child, Exit
 from kuasar_agent.stdio.stdio import Stdio
+from kuasar_agent.stdio.urls import StdioUrls
 
 if TYPE_CHECKING:
     from kuasar_agent.containers.task_events import TaskEvents

@@ -15,11 +15,11 @@ from enum import IntEnum
 
 import gevent.event
 
-from kuasar_agent.containers.bundle import StdioUrls
 from kuasar_agent.errors import FailedPrecondition
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Child, Exit
 from kuasar_agent.stdio.stdio import Stdio
+from kuasar_agent.stdio.urls import StdioUrls
 
 log = get_logger(__name__)
 

@@ -12,7 +12,6 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
 
 from kuasar_agent.api import runc_options_pb2, task_pb2
-from kuasar_agent.containers.bundle import StdioUrls
 from kuasar_agent.containers.checkpoint import Checkpoint
 from kuasar_agent.containers.container import RuntimeOptions
 from kuasar_agent.containers.execs import parse_spec
@@ -21,6 +20,7 @@ from kuasar_agent.containers.process import Process
 from kuasar_agent.errors import InvalidArgument, Unimplemented
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Exit
+from kuasar_agent.stdio.urls import StdioUrls
 from kuasar_agent.ttrpc import Context, cancellable
 
 log = get_logger(__name__)

@@ -10,12 +10,12 @@ import os
 
 import gevent
 
-from kuasar_agent.containers.bundle import StdioUrls
 from kuasar_agent.spans import traced
 from kuasar_agent.stdio.console_socket import ConsoleSocket
 from kuasar_agent.stdio.copiers import Input, Output, TerminalInput
 from kuasar_agent.stdio.pipes import grow_pipe
 from kuasar_agent.stdio.transports import NullSink, Sink, Source, Transports
+from kuasar_agent.stdio.urls import StdioUrls
 
 
 class Stdio:
@@ -30,6 +30,9 @@ class Stdio:
         self._source: Source | None = None
         self._outputs: list[Output] = []
         self._input: Input | None = None
+
+    def descriptors(self) -> list[int]:
+        return self.child_fds
 
     @classmethod
     @traced("stdio")

@@ -10,13 +10,13 @@ import pytest
 
 from kuasar_agent.containers.bundle import (
     Bundle,
-    StdioUrls,
     adapt_spec,
     load_bundle,
     translate_cgroups_path,
     write_spec,
 )
 from kuasar_agent.errors import Unknown
+from kuasar_agent.stdio.urls import StdioUrls
 
 
 @pytest.mark.parametrize(

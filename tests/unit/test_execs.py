@@ -9,9 +9,9 @@ from typing import Any
 
 import gevent.event
 
-from kuasar_agent.containers.bundle import StdioUrls
 from kuasar_agent.containers.execs import Exec
 from kuasar_agent.reaper import Exit
+from kuasar_agent.stdio.urls import StdioUrls
 
 
 def make(urls: StdioUrls, told: list[str], launch: Callable[..., Any] | None = None) -> Exec:

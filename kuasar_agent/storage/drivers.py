@@ -16,7 +16,7 @@ from kuasar_agent.linux.files import read_text, write_text
 from kuasar_agent.linux.mount import parse_options
 from kuasar_agent.linux.superblock import detect
 from kuasar_agent.log import get_logger
-from kuasar_agent.sandbox import addresses
+from kuasar_agent.storage import addresses
 
 log = get_logger(__name__)
 

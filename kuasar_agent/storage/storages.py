@@ -27,7 +27,8 @@ from kuasar_agent.errors import (
 )
 from kuasar_agent.linux.mount import mount, unmount
 from kuasar_agent.log import get_logger
-from kuasar_agent.sandbox.drivers import (
+from kuasar_agent.spans import traced
+from kuasar_agent.storage.drivers import (
     Directory,
     Plan,
     Resolve,
@@ -35,7 +36,6 @@ from kuasar_agent.sandbox.drivers import (
     parse_storage,
     prepare,
 )
-from kuasar_agent.spans import traced
 
 log = get_logger(__name__)
 

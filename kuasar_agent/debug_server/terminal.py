@@ -50,6 +50,9 @@ class Terminal(PtyProcess):  # type: ignore[misc]
         self._child: Child | None = None
         self.setwinsize(rows, cols)
 
+    def descriptors(self) -> list[int]:
+        return [self.fd, self._slave]
+
     def set_quiet(self) -> None:
         """Neither echo input nor gather it into lines, whose length is limited to 4095 bytes."""
         self.setecho(False)
