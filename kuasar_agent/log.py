@@ -63,6 +63,9 @@ class LogSink:
         self._torn = False
         self._stuck = False
 
+    def descriptors(self) -> list[int]:
+        return [self.fd]
+
     def attach(self, fd: int) -> None:
         """Write to `fd` from now on."""
         self.fd = fd

@@ -121,7 +121,11 @@ class Reaper:
         self._children: dict[int, Child] = {}
         self._adoptions: list[Adoption] = []
         self._wake: Any = None
+        self._wake_fds: list[int] = []
         self._reaping = False
+
+    def descriptors(self) -> list[int]:
+        return self._wake_fds
 
     def start(self) -> None:
         """Collect the exits of the past, and every later one as it comes."""
@@ -129,6 +133,7 @@ class Reaper:
         # between two bytecodes: a signal that arrives just before the hub sleeps would wait for
         # the hub's next event. The byte that Python's C handler writes wakes the hub at once.
         readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake_fds = [readable, writable]
         signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self._wake = gevent.get_hub().loop.io(readable, 1)

@@ -54,6 +54,9 @@ class Counter:
             self.close()
             raise
 
+    def descriptors(self) -> list[int]:
+        return [self.fd]
+
     def new(self) -> int:
         """How many were killed since the last call; OSError once the cgroup is gone."""
         count = self._read()

@@ -72,6 +72,9 @@ class _Output:
         self._data = bytearray()
         self._dropped = 0
 
+    def descriptors(self) -> list[int]:
+        return [self._source, self.sink]
+
     def open(self) -> int:
         self._source, self.sink = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(self._source, False)

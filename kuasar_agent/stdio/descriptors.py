@@ -22,6 +22,9 @@ class ReadEnd:
         self.fd = fd
         self._watcher: Any = None
 
+    def descriptors(self) -> list[int]:
+        return [self.fd]
+
     def read(self, size: int) -> bytes:
         """The next bytes, waiting for them; empty at the end of the file. Raises OSError."""
         while True:
@@ -56,6 +59,9 @@ class WriteEnd:
         make_nonblocking(fd)
         self.fd = fd
         self._watcher: Any = None
+
+    def descriptors(self) -> list[int]:
+        return [self.fd]
 
     def write_all(self, data: bytes) -> None:
         """Write everything, however long that takes. Raises OSError."""

@@ -218,6 +218,9 @@ class _File:
         self._lock = Lock()
         self._in_use = self._closed = False
 
+    def descriptors(self) -> list[int]:
+        return [self._fd]
+
     def finish(self) -> None:
         self.close()
 
