@@ -149,6 +149,11 @@ class Call(Context):
         self._connection.flush()
         return self._connection.wait_until_sent(self._stream.id)
 
+    def close_send(self) -> None:
+        """Tell the client that no message follows; its own still arrive."""
+        self._connection.core.close_send(self._stream)
+        self._connection.ask_flush()
+
     def withdraw(self, count: int) -> int:
         """Take back those of the last `count` messages that are not on their way to the peer,
         and will not be; returns how many these are."""
@@ -264,6 +269,13 @@ class ServerStream:
     def send_encoded(self, message: bytes) -> None:
         """The same for a message that is in its wire form already."""
         self._call.send(message)
+
+    def close_send(self) -> None:
+        """Tell the client that no message follows; what it sends can still be received.
+
+        Raises StreamClosed when the call has ended.
+        """
+        self._call.close_send()
 
     def flush(self) -> bool:
         """Wait until the kernel has all that was sent; False when the connection went first."""

@@ -26,7 +26,8 @@ empty one. The rules, for both roles unless said otherwise:
 - Data without ND is a message even when it is empty. ND is obeyed: a payload beside it is
   ignored. RC after it ends the peer's messages; RC with a message is taken, never sent.
 - The server ends a server-streaming call with Data RC|ND, every other and every failed one with
-  a Response. Either ends the whole call, whether or not the client has closed its side.
+  a Response. Either ends the whole call, whether or not the client has closed its side; but a
+  handler may send its RC|ND early and receive on, as containerd's half-close after the end.
 - A client opens a client-streaming call with RO|ND: the one form that every server takes.
 
 The words in the answers are those of the Go server, because clients compare them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 MOST_METADATA = 1024
 
+MOST_FINISHED = 1024
+"""Finished streams whose late messages are told from those of streams that never were."""
+
 
 class ServerConnection(Connection):
     """`services` maps service names to methods by their proto names."""
@@ -50,6 +54,7 @@ class ServerConnection(Connection):
         self._strict_ids = strict_ids
         self._last_id = 0
         self._unfinished: set[int] = set()
+        self._finished: OrderedDict[int, None] = OrderedDict()
 
     def receive_data(self, data: bytes | memoryview) -> Events:
         """Take bytes from the client."""
@@ -77,9 +82,15 @@ class ServerConnection(Connection):
             self._end(stream)
 
     def fail(self, stream: Stream, error: StatusError) -> None:
-        """End a call with an error; in vain when the call has ended already."""
+        """End a call with an error; in vain when the call has ended already.
+
+        One whose side is closed has ended well for the client.
+        """
         if not stream.ended:
-            self._refuse(stream.id, error.code, error.message, error.details)
+            if stream.local_closed:
+                self._remember(stream.id)
+            else:
+                self._refuse(stream.id, error.code, error.message, error.details)
             self._end(stream, error)
             self._unfinished.add(stream.id)
 
@@ -95,11 +106,24 @@ class ServerConnection(Connection):
         """
         self._send_data(stream, 0, payload)
 
+    def close_send(self, stream: Stream) -> None:
+        """End the server's side of a streaming call; the client's messages still arrive."""
+        if not stream.local_closed:
+            self._send_data(stream, REMOTE_CLOSED | NO_DATA, b"")
+            stream.local_closed = True
+
     def finish(self, stream: Stream) -> None:
         """End a server-streaming call well; in vain when the call has ended already."""
         if not stream.ended:
-            self._send_data(stream, REMOTE_CLOSED | NO_DATA, b"")
+            self.close_send(stream)
             self._end(stream)
+            if stream.method.client_streaming:
+                self._remember(stream.id)
+
+    def _remember(self, stream_id: int) -> None:
+        self._finished[stream_id] = None
+        if len(self._finished) > MOST_FINISHED:
+            self._finished.popitem(last=False)
 
     def _refuse(
         self, stream_id: int, code: int, text: str, details: Sequence[AnyMessage] = ()
@@ -165,12 +189,14 @@ class ServerConnection(Connection):
         if isinstance(payload, int):
             self._receive_oversize(stream_id, stream, payload, events)
         elif stream is None:
-            self._refuse(stream_id, Code.INVALID_ARGUMENT, "StreamID is no longer active")
+            # The client had not seen the end yet. Go's takes an answer for an error and logs it.
+            if stream_id not in self._finished:
+                self._refuse(stream_id, Code.INVALID_ARGUMENT, "StreamID is no longer active")
         elif not stream.method.client_streaming:
             # The peer would take any answer for the end of a call that is still running.
             return
         elif stream.remote_closed:
-            if not flags & NO_DATA:
+            if not (flags & NO_DATA or stream.local_closed):
                 text = "data handling error: ttrpc: stream closed"
                 self._refuse(stream_id, Code.INVALID_ARGUMENT, text)
         else:
@@ -192,7 +218,7 @@ class ServerConnection(Connection):
 
     def _overflow(self, stream: Stream) -> tuple[Event, Stream]:
         error = StreamFull()
-        if not stream.ended:
+        if not (stream.ended or stream.local_closed):
             text = f"data handling error: {error.message}"
             self._refuse(stream.id, Code.INVALID_ARGUMENT, text)
         self._end(stream, error)

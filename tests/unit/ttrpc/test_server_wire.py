@@ -6,6 +6,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
 from kuasar_agent.ttrpc.envelope_pb2 import Request
+from kuasar_agent.ttrpc.server_connection import MOST_FINISHED
 from kuasar_agent.ttrpc.status import Unknown
 from tests.support.ttrpc.echo import NAME
 from tests.support.ttrpc.wire import (
@@ -298,11 +299,21 @@ def test_62_data_after_the_clients_close_is_refused_and_the_call_goes_on(wire: W
     assert_ended(end, 1)
 
 
-def test_63_data_after_the_servers_end_is_refused(wire: Wire) -> None:
+def test_63_data_after_the_servers_end_gets_no_answer(wire: Wire) -> None:
     wire.send(request(1, "Goodbye", flags=RO))
     wire.receive(2)
-    wire.send(data(1, "too late"))
-    assert only(wire).status == (3, "StreamID is no longer active")
+    wire.send(data(1, "too late"), data(1, flags=RC | ND), data(1, "later"))
+    wire.send(request(3, text="next"))
+    assert only(wire).text == "next"
+
+
+def test_63_finished_streams_are_not_remembered_without_end(wire: Wire) -> None:
+    for id in range(1, 2 * MOST_FINISHED + 2, 2):
+        wire.send(request(id, "Goodbye", flags=RO))
+        wire.receive(2)
+    wire.send(data(3, "known"), data(1, "forgotten"))
+    refusal = only(wire)
+    assert (refusal.stream_id, refusal.status[0]) == (1, 3)
 
 
 def test_64_data_on_an_id_never_opened_is_refused(wire: Wire) -> None:
@@ -333,9 +344,7 @@ def test_66_client_may_close_after_the_servers_end(wire: Wire) -> None:
     assert message.text == "bye"
     assert_ended(end, 1)
     wire.send(data(1, flags=RC | ND), request(3, text="next"))
-    refusal, served = wire.receive(2)
-    assert refusal.status == (3, "StreamID is no longer active")
-    assert served.text == "next"
+    assert only(wire).text == "next"
 
 
 def test_68_many_messages_keep_their_order(wire: Wire) -> None:
