@@ -101,6 +101,6 @@ class Process:
     def close_stdio(self) -> None:
         """Deliver the output that is there, for a while, and give the streams back."""
         if self.stdio is not None:
-            if not self.stdio.drain():
+            if not self.stdio.settle():
                 log.warning("output dropped: nobody took it in time", id=self.id)
             self.stdio.close()
