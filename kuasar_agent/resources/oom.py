@@ -65,6 +65,7 @@ class Counter:
 
     def close(self) -> None:
         os.close(self.fd)
+        self.fd = -1
 
     def _prepare(self) -> None:
         """Make the descriptor speak."""

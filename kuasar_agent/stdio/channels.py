@@ -16,6 +16,7 @@ from gevent.event import Event
 
 from kuasar_agent.errors import ResourceExhausted, Unknown
 from kuasar_agent.log import get_logger
+from kuasar_agent.stdio.sink import Sink
 
 log = get_logger(__name__)
 
@@ -291,8 +292,8 @@ class Channels:
             raise ResourceExhausted(f"too many streams: no room for {id}")
 
 
-class ChannelSink:
-    """The sink of an output channel: it outlives its process."""
+class ChannelSink(Sink):
+    """An output channel, which outlives its process."""
 
     def __init__(self, channels: Channels, id: str) -> None:
         self._channels = channels
@@ -316,6 +317,8 @@ class ChannelSink:
 
 
 class ChannelSource:
+    """An input channel."""
+
     def __init__(self, channels: Channels, id: str) -> None:
         self._channels = channels
         self._id = id

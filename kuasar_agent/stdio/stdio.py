@@ -14,7 +14,8 @@ from kuasar_agent.spans import traced
 from kuasar_agent.stdio.console_socket import ConsoleSocket
 from kuasar_agent.stdio.copiers import Input, Output, TerminalInput
 from kuasar_agent.stdio.pipes import grow_pipe
-from kuasar_agent.stdio.transports import NullSink, Sink, Source, Transports
+from kuasar_agent.stdio.sink import Sink, Source
+from kuasar_agent.stdio.transports import Transports
 from kuasar_agent.stdio.urls import StdioUrls
 
 
@@ -109,7 +110,7 @@ class Stdio:
         return [*self._outputs, *([self._input] if self._input else [])]
 
     def _open_terminal(self, urls: StdioUrls, ports: Transports) -> None:
-        self._sink = ports.sink(urls.stdout) if urls.stdout else NullSink()
+        self._sink = ports.sink(urls.stdout) if urls.stdout else Sink()
         self._source = ports.source(urls.stdin) if urls.stdin else None
         self._console = ConsoleSocket()
         # The runtime's own; the container does not get them.

@@ -1,18 +1,15 @@
 """Where a stream of a process goes; each stream chooses its transport from its own URL.
 
-    (empty)                              nowhere
-    vsock://x:PORT, hvsock://x:PORT      the agent listens, the host connects (`listeners`)
-    …?streaming_id=ID, …?id=ID           a channel of the Streaming service (`channels`)
-    /path                                a FIFO, a device or a file (`paths`)
-    anything else                        a virtio-serial port of that name (`paths`)
-
-A `Sink` takes a process's output, a `Source` gives it input.
+(empty)                              nowhere
+vsock://x:PORT, hvsock://x:PORT      the agent listens, the host connects (`vsock_ports`)
+…?streaming_id=ID, …?id=ID           a channel of the Streaming service (`channels`)
+/path                                a FIFO, a device or a file (`guest_paths`)
+anything else                        a virtio-serial port of that name (`guest_paths`)
 """
 
 from __future__ import annotations
 
 import re
-from typing import Protocol
 
 from gevent.socket import socket
 
@@ -20,6 +17,7 @@ from kuasar_agent.devices import Devices
 from kuasar_agent.errors import FailedPrecondition, InvalidArgument
 from kuasar_agent.stdio import guest_paths
 from kuasar_agent.stdio.channels import Channels, ChannelSink, ChannelSource
+from kuasar_agent.stdio.sink import Sink, Source
 from kuasar_agent.stdio.vsock_ports import Admit, Listen, ListenerSink, ListenerSource
 
 DRAIN_GRACE = 2.0
@@ -30,51 +28,6 @@ PORT_WAIT = 10.0
 
 _VSOCK = re.compile(r"h?vsock://(?!\[)([^?#]*)", re.IGNORECASE)
 _PORT = re.compile(r".*:([0-9]{1,10})", re.DOTALL)
-
-
-class Sink(Protocol):
-    """The far end of an output stream."""
-
-    def write(self, data: bytes) -> None:
-        """Deliver `data`; returns when the transport took all of it, however long that takes."""
-
-    def finish(self) -> None:
-        """No more will be written; returns when the end can be seen on the other side."""
-
-    def keep(self, data: bytes) -> bool:
-        """Before `close`: take bytes that came too late for `write`; False if they are lost."""
-
-    def close(self) -> None:
-        """Nobody wants the rest. May be called more than once."""
-
-
-class Source(Protocol):
-    """The far end of an input stream."""
-
-    def read(self) -> bytes:
-        """The next bytes; empty at the end. An exception thrown into it loses none."""
-
-    def finish(self) -> None:
-        """The process reads no more."""
-
-    def close(self) -> None:
-        """The process is deleted. May be called more than once."""
-
-
-class NullSink:
-    """Takes what a terminal prints that is connected to nothing: it must not fill up."""
-
-    def write(self, data: bytes) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
-
-    def keep(self, data: bytes) -> bool:
-        return False
-
-    def close(self) -> None:
-        pass
 
 
 class Transports:

@@ -17,6 +17,7 @@ from gevent.socket import socket
 
 from kuasar_agent.log import get_logger
 from kuasar_agent.stdio.descriptors import hung_up
+from kuasar_agent.stdio.sink import Sink
 
 log = get_logger(__name__)
 
@@ -64,7 +65,9 @@ class _Acceptor:
         self.drop()
 
 
-class ListenerSink:
+class ListenerSink(Sink):
+    """A port of the guest from which the host reads output."""
+
     def __init__(self, listener: socket, admit: Admit) -> None:
         self._acceptor = _Acceptor(listener, admit)
 
@@ -86,9 +89,6 @@ class ListenerSink:
         while _gone(self._acceptor.connection()):
             self._acceptor.drop()
         self._acceptor.close()
-
-    def keep(self, data: bytes) -> bool:
-        return False
 
     def close(self) -> None:
         self._acceptor.close()

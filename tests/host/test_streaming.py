@@ -13,8 +13,8 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from kuasar_agent.api.streaming_pb2 import StreamInit
 from kuasar_agent.api.transfer_pb2 import Data
-from kuasar_agent.services import streaming
 from kuasar_agent.stdio.channels import CAPACITY, WINDOW
+from kuasar_agent.stdio.flow_control import SILENT
 from kuasar_agent.ttrpc import Code, StatusError
 from tests.support.agent import TIMEOUT, Agent
 from tests.support.streams import (
@@ -88,9 +88,7 @@ def test_no_more_is_sent_than_was_granted(agent: Agent) -> None:
     id = agent.run("sh", "-c", "echo 0123456789; sleep 1000", stdout=url("s-stdout"))
     stream = open_stream(agent.client, "s-stdout")
     assert receive_exactly(stream, 4) == b"0123"
-    assert (
-        gevent.with_timeout(streaming.SILENT * 1.5, next_data, stream, timeout_value=None) is None
-    )
+    assert gevent.with_timeout(SILENT * 1.5, next_data, stream, timeout_value=None) is None
     # A test cannot wait on the abandoned call: another reader goes on.
     assert receive_exactly(open_stream(agent.client, "s-stdout"), 7) == b"456789\n"
     agent.kill(id, signal.SIGKILL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import LazyLoader, module_from_spec, spec_from_file_location
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -25,6 +26,7 @@ from kuasar_agent.observe.otlp import Exporter
 from kuasar_agent.observe.stall import StallWatch
 from kuasar_agent.observe.tracing import Tracing
 from kuasar_agent.spans import span, trace_with, traced
+from kuasar_agent.stdio.descriptors import ReadEnd
 from kuasar_agent.ttrpc import Context, NotFound
 from kuasar_debug import timeline, timeline_svg
 from tests.support.agent import eventually
@@ -65,6 +67,30 @@ def test_a_descriptor_that_a_part_of_the_agent_holds_is_none(agent: Agent) -> No
         assert found(leaks) == []
         del vars(agent)["held"]
         assert [leak.kind for leak in found(leaks)] == ["fd"]
+
+
+def test_a_descriptor_that_an_owner_names_is_none(agent: Agent) -> None:
+    leaks = Leaks(agent)
+    reader, writer = os.pipe()
+    vars(agent)["held"] = ReadEnd(reader)
+    assert [leak[:2] for leak in found(leaks)] == [("fd", str(writer))]
+    os.close(writer)
+    vars(agent).pop("held").close()
+    assert found(leaks) == []
+
+
+def test_a_report_loads_no_module_that_loads_when_it_is_used(agent: Agent, tmp_path: Path) -> None:
+    path = tmp_path / "late.py"
+    path.write_text("raise AssertionError\n")
+    spec = spec_from_file_location("late", path)
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader = LazyLoader(spec.loader)
+    vars(agent)["late"] = late = module_from_spec(spec)
+    spec.loader.exec_module(late)
+    assert found(Leaks(agent)) == []
+    with pytest.raises(AssertionError):
+        _ = late.anything
 
 
 def test_a_channel_that_outlives_its_container_is_a_leak(agent: Agent) -> None:

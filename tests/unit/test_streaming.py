@@ -5,17 +5,17 @@ A stream that does as told stands in for the connection: no kernel can be made t
 
 from __future__ import annotations
 
-from typing import cast
-
 import gevent
 import pytest
 from gevent.event import Event
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from kuasar_agent.api.transfer_pb2 import Data, WindowUpdate
-from kuasar_agent.services.streaming import MESSAGE, _pack, _Reader, encode_data
+from kuasar_agent.api.transfer_pb2 import Data
+from kuasar_agent.services.streaming import encode_data
 from kuasar_agent.stdio.channels import OutputChannel, Preempted
-from kuasar_agent.ttrpc import ConnectionClosed, ServerStream, StreamClosed
+from kuasar_agent.stdio.flow_control import MESSAGE, OutputFlow
+from kuasar_agent.ttrpc import StreamClosed
+from tests.support.streams import pack
 
 
 class Crowded:
@@ -30,18 +30,24 @@ class Crowded:
         """Messages after which the call is over."""
         self.queued: list[bytes] = []
         self.sent: list[bytes] = []
-        self._grants = [WindowUpdate(update=grant)]
+        self._grants = [grant]
 
-    def recv(self) -> AnyMessage:
+    def receive_grant(self) -> int | None:
         if not self._grants:
             Event().wait()
-        return _pack(self._grants.pop())
+        return self._grants.pop()
 
-    def send_encoded(self, message: bytes) -> None:
+    def receive_data(self) -> bytes | None:
+        raise NotImplementedError
+
+    def send_grant(self, size: int) -> None:
+        raise NotImplementedError
+
+    def send_data(self, data: memoryview) -> None:
         self.room.wait()
         if len(self.queued) == self.fails_after:
             raise StreamClosed
-        self.queued.append(Data.FromString(AnyMessage.FromString(message).value).data)
+        self.queued.append(bytes(data))
 
     def flush(self) -> bool:
         self.gone.wait()
@@ -62,11 +68,11 @@ def reading(channel: OutputChannel, stream: Crowded) -> gevent.Greenlet[[], None
     """A reader that has come as far as it can."""
 
     def run() -> None:
-        reader = _Reader(channel, cast(ServerStream, stream))
+        flow = OutputFlow(channel, stream)
         try:
-            reader.run()
+            flow.run()
         finally:
-            reader.leave()
+            flow.leave()
 
     greenlet = gevent.spawn(run)
     gevent.idle()
@@ -76,7 +82,7 @@ def reading(channel: OutputChannel, stream: Crowded) -> gevent.Greenlet[[], None
 @pytest.mark.parametrize("size", [1, 127, 128, 16383, 16384, MESSAGE])
 def test_data_is_encoded_as_protobuf_does(size: int) -> None:
     data = bytes(range(256)) * (size // 256 + 1)
-    message = _pack(Data(data=data[:size]))
+    message = pack(Data(data=data[:size]))
     assert AnyMessage.FromString(encode_data(memoryview(data)[:size])) == message
 
 
@@ -88,7 +94,7 @@ def test_a_message_that_waits_for_room_is_the_successors(room_first: bool) -> No
     old = reading(channel, first)
     if room_first:
         first.room.set()
-    _Reader(channel, cast(ServerStream, second))
+    OutputFlow(channel, second)
     first.room.set()
     with pytest.raises(Preempted):
         old.get(timeout=10)
@@ -103,7 +109,7 @@ def test_a_queued_message_is_taken_back_for_the_successor() -> None:
     first.room.set()
     old = reading(channel, first)
     assert first.queued == [b"hello"]
-    _Reader(channel, cast(ServerStream, second))
+    OutputFlow(channel, second)
     with pytest.raises(Preempted):
         old.get(timeout=10)
     assert first.queued == []
@@ -118,7 +124,7 @@ def test_a_message_that_has_left_is_not_sent_again() -> None:
     old = reading(channel, first)
     # The kernel has it, but the reader has not been told.
     first.queued.clear()
-    _Reader(channel, cast(ServerStream, second))
+    OutputFlow(channel, second)
     with pytest.raises(Preempted):
         old.get(timeout=10)
     assert channel.empty
@@ -137,9 +143,9 @@ def test_of_a_batch_the_successor_gets_what_has_not_left(lost: bool) -> None:
     if lost:
         first.lost = True
         first.gone.set()
-        with pytest.raises(ConnectionClosed):
+        with pytest.raises(ConnectionError):
             old.get(timeout=10)
-    _Reader(channel, cast(ServerStream, second))
+    OutputFlow(channel, second)
     if not lost:
         with pytest.raises(Preempted):
             old.get(timeout=10)
