@@ -33,10 +33,6 @@ class Timeline:
         finally:
             self._record(Step(name, start, now_ms() - start))
 
-    def mark(self, name: str) -> None:
-        """Record an instant: a step of no length."""
-        self._record(Step(name, now_ms(), 0.0))
-
     def _record(self, step: Step) -> None:
         self.steps.append(step)
         start, length = f"{step.start_ms:.3f}", f"{step.ms:.3f}"

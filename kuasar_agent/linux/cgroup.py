@@ -84,22 +84,6 @@ def version(root: str = ROOT) -> Literal[1, 2]:
     return 2 if os.path.exists(f"{root}/cgroup.controllers") else 1
 
 
-def directory(pid: int, controller: str, root: str = ROOT) -> str | None:
-    """The directory with the `controller` files of a process; None where it is not mounted.
-
-    `controller` has its v1 name on v1; on v2 every controller has the same directory.
-    FileNotFoundError or ProcessLookupError once the process is gone.
-    """
-    paths = parse_proc_cgroup(read_text(f"/proc/{pid}/cgroup"))
-    if version(root) == 2:
-        top, path = root, paths.get("")
-    else:
-        top, path = f"{root}/{controller}", paths.get(controller)
-    if path is None or not os.path.isdir(top):
-        return None
-    return top + path.rstrip("/")
-
-
 def set_up(mode: Mode = "auto", root: str = ROOT) -> Literal[1, 2]:
     """Mount cgroups at `root` and make them ready for a runtime; the version that serves.
 

@@ -204,12 +204,6 @@ def mounts(path: str = "/proc/self/mountinfo") -> list[MountInfo]:
     return parse_mountinfo(read_text(path))
 
 
-def is_mounted(target: str) -> bool:
-    """Whether something is mounted at exactly `target`."""
-    real = os.path.realpath(target)
-    return any(entry.target == real for entry in mounts())
-
-
 def _unescape(field: str) -> str:
     if "\\" not in field:
         return field
