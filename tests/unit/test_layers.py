@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 import tomllib
 from collections.abc import Container, Iterator
 from functools import cache
 from graphlib import TopologicalSorter
+from importlib.util import resolve_name
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -16,26 +20,34 @@ LAYERS = tomllib.loads((ROOT / "docs/layers.toml").read_text())
 PACKAGES = {"guest": [ROOT / "kuasar_agent"], "host": sorted((ROOT / "debug").glob("kuasar_*"))}
 
 
+class Module(NamedTuple):
+    """A module's package, which relative imports start from, and its syntax tree."""
+
+    package: str
+    tree: ast.Module
+
+
 @cache
-def modules(side: str) -> dict[str, ast.Module]:
-    """Return the syntax tree of every module of a side by the module's name."""
+def modules(side: str) -> dict[str, Module]:
+    """Return every module of a side by its name."""
     found = {}
-    for package in PACKAGES[side]:
-        for path in package.rglob("*.py"):
-            name = ".".join(path.relative_to(package.parent).with_suffix("").parts)
-            found[name.removesuffix(".__init__")] = ast.parse(path.read_text())
+    for top in PACKAGES[side]:
+        for path in top.rglob("*.py"):
+            package = ".".join(path.relative_to(top.parent).parent.parts)
+            name = package if path.stem == "__init__" else f"{package}.{path.stem}"
+            found[name] = Module(package, ast.parse(path.read_text()))
     return found
 
 
-def imports(tree: ast.Module, known: Container[str]) -> Iterator[str]:
+def imports(module: Module, known: Container[str]) -> Iterator[str]:
     """Yield the known modules that a module imports, below TYPE_CHECKING and in functions too."""
-    for node in ast.walk(tree):
+    for node in ast.walk(module.tree):
         names: list[str] = []
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "a relative import"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            source = resolve_name("." * node.level + (node.module or ""), module.package)
+            names = [f"{source}.{alias.name}" for alias in node.names]
         yield from filter(None, (longest_prefix(name, known) for name in names))
 
 
@@ -57,10 +69,10 @@ def ranks(side: str) -> dict[str, int]:
 def test_no_import_goes_up_or_aside(side: str) -> None:
     rank, everything = ranks(side), {**modules("guest"), **modules("host")}
     wrong = []
-    for name, tree in modules(side).items():
+    for name, module in modules(side).items():
         part = longest_prefix(name, rank)
         # The version is all that stands in the package `kuasar_agent` itself.
-        for target in imports(tree, everything.keys() - {"kuasar_agent"}):
+        for target in imports(module, everything.keys() - {"kuasar_agent"}):
             used = longest_prefix(target, rank)
             if used != part and not rank.get(used, 99) < rank.get(part, -9):
                 wrong.append(f"{name} imports {target}")
@@ -70,7 +82,7 @@ def test_no_import_goes_up_or_aside(side: str) -> None:
 @pytest.mark.parametrize("side", LAYERS)
 def test_no_imports_form_a_circle(side: str) -> None:
     found = modules(side)
-    graph = {name: {*imports(tree, found)} - {name} for name, tree in found.items()}
+    graph = {name: {*imports(module, found)} - {name} for name, module in found.items()}
     TopologicalSorter(graph).prepare()
 
 
@@ -81,3 +93,10 @@ def test_every_module_is_in_a_layer_and_every_part_exists(side: str) -> None:
         name for name in found.keys() - {"kuasar_agent"} if not longest_prefix(name, rank)
     ] == []
     assert rank.keys() - {**modules("guest"), **found}.keys() == set()
+
+
+def test_the_picture_of_the_layers_is_drawn_from_them() -> None:
+    drawn = subprocess.run(
+        [sys.executable, ROOT / "docs/architecture.py"], capture_output=True, text=True, check=True
+    )
+    assert drawn.stdout == (ROOT / "docs/architecture.svg").read_text()
