@@ -123,7 +123,7 @@ def test_sigusr2_dumps_what_the_agent_is_doing(agent: Agent) -> None:
     kinds = {kind for kind, _ in lines}
     assert {"dump: greenlet", "dump: thread", "dump: container", "dump: descriptor"} <= kinds
     assert any(f"id={id} status=running" in fields for _, fields in lines)
-    followers = [fields for _, fields in lines if "Container._follow" in fields]
+    followers = [fields for _, fields in lines if "InitProcess._follow" in fields]
     assert len(followers) == 1
     assert "reaper.py" in followers[0]
     assert list(observed(agent).dump(Empty(), timeout=TIMEOUT).lines)
