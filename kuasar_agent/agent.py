@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import gevent
 from gevent.socket import socket
 
-from kuasar_agent import __version__
+from kuasar_agent import __version__, directories
+from kuasar_agent.boot.config import TaskConfig
 from kuasar_agent.boot.timeline import Timeline, now_ms
 from kuasar_agent.containers.manager import Containers
 from kuasar_agent.containers.runtime import TIMEOUT as RUNTIME_TIMEOUT
@@ -20,11 +21,11 @@ from kuasar_agent.devices import Devices
 from kuasar_agent.events import EventQueue
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Reaper, ignore_termination
-from kuasar_agent.sandbox.storage import DIRECTORY, Storages
+from kuasar_agent.sandbox.storage import Storages
 from kuasar_agent.services import sandbox, streaming, task
 from kuasar_agent.services.statuses import to_status
-from kuasar_agent.stdio.transports import DRAIN_GRACE, PORT_WAIT, Transports
-from kuasar_agent.ttrpc import Server, vsock_host_only
+from kuasar_agent.stdio.transports import PORT_WAIT, Transports
+from kuasar_agent.ttrpc import Server
 
 if TYPE_CHECKING:
     from kuasar_agent.sandbox.pod import Pod
@@ -43,30 +44,22 @@ class ObserveSettings(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What differs between a guest and a test on the host."""
+    """The user's settings, and the surroundings: those of a guest or of a test on the host."""
 
-    state: str
-    """The directory shared by the host, with a bundle per container."""
     listen: Callable[[int], socket]
     """Opens a port of the guest."""
-    host_only: bool = True
-    """Containers share the guest's AF_VSOCK and must not call their own agent."""
-    runtime: str = ""
-    """The OCI runtime to prefer."""
+    config: TaskConfig = TaskConfig()
+    state: str = directories.SHARE
+    """The directory shared by the host, with a bundle per container."""
     runtime_timeout: float = RUNTIME_TIMEOUT
     """Seconds after which a command of the runtime is killed."""
     rescan: Callable[[], None] = lambda: None
-    namespaces: str = "/run/sandbox-ns"
-    """Where the namespaces of the pod are mounted; the host's specs name it."""
-    debug_shell: str = ""
-    """The program that the debug console runs; without one its port stays closed."""
-    drain_grace: float = DRAIN_GRACE
-    """Seconds for which deletions wait for output that nobody takes, or that may yet come."""
+    namespaces: str = directories.NAMESPACES
+    """Where the namespaces of the pod are mounted."""
     port_wait: float = PORT_WAIT
     """Seconds for which a virtio-serial port may be missing."""
-    observe: ObserveSettings = ObserveSettings()
-    all_events: bool = False
-    """Hand out every task event, not only those of the OOM killer."""
+    timeline: Timeline | None = None
+    """Of start-up; None for an agent that is not the first process of a guest."""
 
 
 class Agent:
@@ -74,31 +67,32 @@ class Agent:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        config = settings.config
         self.reaper = Reaper()
         self.devices = Devices()
-        self.events = EventQueue(all_topics=settings.all_events)
-        self._admit = _is_host if settings.host_only else _is_anyone
+        self.events = EventQueue(all_topics=config.events == "all")
+        self._admit = _is_host if config.is_host_only() else _is_anyone
         ports = Transports(
             settings.listen,
             self._admit,
             self.devices,
-            drain_grace=settings.drain_grace,
+            drain_grace=config.drain_grace,
             port_wait=settings.port_wait,
         )
         self.channels = ports.channels
-        self.storages = Storages(self.devices, (settings.state, DIRECTORY))
+        self.storages = Storages(self.devices, (settings.state, directories.STORAGE))
         self.containers = Containers(
             self.reaper,
             ports,
             settings.state,
             self.storages,
-            runtime=settings.runtime,
+            runtime=config.runtime,
             runtime_timeout=settings.runtime_timeout,
             rescan=settings.rescan,
             publish=self.events.publish,
         )
         self.server = Server(
-            authorize=vsock_host_only if settings.host_only else None, to_status=to_status
+            authorize=lambda _, peer: self._admit((peer.cid, peer.port)), to_status=to_status
         )
         tasks = task.TaskService(self.containers)
         self.server.register(task.SERVICE, tasks)
@@ -122,8 +116,8 @@ class Agent:
         self.server.start(self._settings.listen(1024))
         self.serving_ms = now_ms()
         gevent.spawn(self._observe)
-        if self._settings.debug_shell:
-            self._open_console(self._settings.debug_shell)
+        if self._settings.config.debug:
+            self._open_console(self._settings.config.debug_shell)
 
     def _make_pod(self) -> Pod:
         # Not needed to serve, and its imports take a while.
@@ -153,7 +147,11 @@ class Agent:
         # The hub runs this before it accepts the first connection; start-up does without it.
         from kuasar_agent.observe.observer import Observer
 
-        observer = Observer(self, self._settings.observe)
+        config = self._settings.config
+        observer = Observer(
+            self,
+            ObserveSettings(self._settings.timeline, config.enable_tracing, config.trace_endpoint),
+        )
         self.parts.append(observer)
         try:
             observer.start()

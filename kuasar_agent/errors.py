@@ -63,7 +63,7 @@ class Unavailable(AgentError):
 
 @contextmanager
 def explained(step: str) -> Iterator[None]:
-    """Turn an OSError of the block into `Unknown`: the step, the kernel's words, the file's name."""
+    """Turn an OSError of the block into `Unknown` with the step and the kernel's words."""
     try:
         yield
     except OSError as error:

@@ -141,8 +141,8 @@ def write_sysctls(sysctls: dict[str, str] = SYSCTLS) -> None:
 
 def load_modules(sharefs_type: str) -> None:
     """Load what every guest needs, then what its kind of share needs."""
-    modules.load_list(modules.LOAD_LIST)
-    modules.load_list(modules.SHARE_LIST.format(sharefs_type))
+    modules.load_list(modules.LOAD)
+    modules.load_list(sharefs_type)
 
 
 def mount_share(fstype: str, target: str = SHARE) -> None:

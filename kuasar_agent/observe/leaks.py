@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kuasar_agent.blocking import off_hub
 from kuasar_agent.containers.manager import Footprint
+from kuasar_agent.directories import STORAGE
 from kuasar_agent.linux.mount import mounts
 from kuasar_agent.log import console
 from kuasar_agent.observe import greenlets, procfs
 from kuasar_agent.observe.reachable import Reachable
-from kuasar_agent.sandbox.storage import DIRECTORY
 from kuasar_agent.stdio.console_socket import ConsoleSocket
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Leaks:
             if (entry.mount_id, entry.target) in self._own_mounts or entry.target in held:
                 continue
             of_the_gone = ids.intersection(entry.target.split("/"))
-            if of_the_gone or entry.target.startswith(f"{DIRECTORY}/"):
+            if of_the_gone or entry.target.startswith(f"{STORAGE}/"):
                 yield Leak("mount", entry.target, f"{entry.fstype} {entry.source}")
 
     def _files(self, gone: list[Footprint], consoles: set[str]) -> Iterator[Leak]:

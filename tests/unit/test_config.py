@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kuasar_agent.boot.config import TaskConfig, parse_cmdline, split_parameters
+from kuasar_agent.boot.cmdline import split_parameters
+from kuasar_agent.boot.config import TaskConfig, parse_cmdline
 
 CLOUD_HYPERVISOR = (
     "console=hvc0 root=/dev/pmem0p1 rootflags=data=ordered,errors=remount-ro ro rootfstype=ext4 "
