@@ -9,7 +9,6 @@ others are this agent's own.
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal, NamedTuple
 
-from kuasar_agent.boot.cmdline import split_parameters
 from kuasar_agent.log import FORMATS, LEVELS
 
 Parser = Callable[[str | None], object]
@@ -36,18 +35,33 @@ def _endpoint(text: str | None) -> str:
     return f"{scheme}://{place}"
 
 
-class Setting(NamedTuple):
+class Setting:
     """The description of a setting, beside the type and the default of its field."""
 
-    meaning: str
-    form: str = ""
-    """The name of a value in texts for users; empty for a choice or a switch."""
-    parser: Parser | None = None
-    """None for a choice or a switch."""
-    choices: tuple[str, ...] = ()
-    """The valid values of a `str`; those of a `Literal` are its own."""
-    guest_only: bool = False
-    """Whether it has no meaning for an agent that runs as an ordinary process."""
+    # Not a NamedTuple, which takes ten times as long to define while the guest starts.
+
+    def __init__(
+        self,
+        meaning: str,
+        form: str = "",
+        parser: Parser | None = None,
+        *,
+        choices: tuple[str, ...] = (),
+        guest_only: bool = False,
+    ) -> None:
+        """Take what the type does not tell.
+
+        Args:
+            form: the name of a value in texts for users; empty for a choice or a switch.
+            parser: None for a choice or a switch.
+            choices: the valid values of a `str`; those of a `Literal` are its own.
+            guest_only: whether an agent that runs as an ordinary process has no use for it.
+        """
+        self.meaning = meaning
+        self.form = form
+        self.parser = parser
+        self.choices = choices
+        self.guest_only = guest_only
 
 
 class TaskConfig(NamedTuple):
@@ -106,26 +120,32 @@ class TaskConfig(NamedTuple):
         return self.vsock_peers == "host"
 
 
-class Declared(NamedTuple):
-    """A setting with all that follows from its field."""
+class Declared:
+    """All that follows from a field of TaskConfig."""
 
-    name: str
-    setting: Setting
-    default: Any
-    choices: tuple[str, ...]
-    is_switch: bool
-    parse: Parser
+    def __init__(self, name: str) -> None:
+        annotation = TaskConfig.__annotations__[name]
+        kind = annotation.__origin__
+        self.name = name
+        self.setting: Setting = annotation.__metadata__[0]
+        self.default = TaskConfig._field_defaults[name]
+        self.choices: tuple[str, ...] = self.setting.choices or getattr(kind, "__args__", ())
+        self.is_switch = kind is bool
+
+    def parse(self, text: str | None) -> object:
+        """Return the value of a text, which is None for a bare word. Raises ValueError."""
+        if self.setting.parser is not None:
+            return self.setting.parser(text)
+        return _switch(text) if self.is_switch else _one_of(self.choices, text)
 
 
-class ParsedConfig(NamedTuple):
-    """The settings, and a sentence for each parameter that was not understood."""
-
-    config: TaskConfig
-    warnings: list[str]
+def declarations() -> Iterator[Declared]:
+    """Yield every setting in the order of declaration."""
+    return map(Declared, TaskConfig._fields)
 
 
-def parse_cmdline(text: str) -> ParsedConfig:
-    """Return the settings of the `task.` parameters.
+def parse_cmdline(text: str) -> tuple[TaskConfig, list[str]]:
+    """Return the settings of the `task.` parameters, and a sentence for each invalid one.
 
     The last valid value of a key wins; unknown keys are ignored, since a newer host may set them.
     """
@@ -136,26 +156,42 @@ def parse_cmdline(text: str) -> ParsedConfig:
         if name == key or name not in TaskConfig._fields:
             continue
         try:
-            values[name] = declared(name).parse(value)
+            values[name] = Declared(name).parse(value)
         except ValueError as error:
             given = key if value is None else f"{key}={value}"
             warnings.append(f"kernel parameter {given!r} ignored: {error}")
-    return ParsedConfig(TaskConfig()._replace(**values), warnings)
+    return TaskConfig()._replace(**values), warnings
 
 
-def declared(name: str) -> Declared:
-    """Return the declaration of a field of TaskConfig."""
-    annotation = TaskConfig.__annotations__[name]
-    kind, (setting,) = annotation.__origin__, annotation.__metadata__
-    choices = setting.choices or getattr(kind, "__args__", ())
-    is_switch = kind is bool
-    parse = setting.parser or (_switch if is_switch else _one_of(choices))
-    return Declared(name, setting, TaskConfig._field_defaults[name], choices, is_switch, parse)
+def split_parameters(text: str) -> Iterator[tuple[str, str | None]]:
+    """Yield key and value of each parameter; the value of a bare word is None.
+
+    Inside double quotes a space does not end the parameter. The quotes around a whole parameter or
+    around its value are removed. Source: the kernel's next_arg() in lib/cmdline.c.
+    """
+    word, quoted = "", False
+    for char in text + " ":
+        if char == '"':
+            quoted = not quoted
+        if char.isspace() and not quoted:
+            if word:
+                yield _split_parameter(word)
+            word = ""
+        else:
+            word += char
+    if word:  # an unbalanced quote extends to the end
+        yield _split_parameter(word.rstrip())
 
 
-def declarations() -> Iterator[Declared]:
-    """Yield every setting in the order of declaration."""
-    return map(declared, TaskConfig._fields)
+def _split_parameter(word: str) -> tuple[str, str | None]:
+    if word.startswith('"'):
+        word = word[1:].removesuffix('"')
+    key, separator, value = word.partition("=")
+    if not separator:
+        return key, None
+    if value.startswith('"'):
+        value = value[1:].removesuffix('"')
+    return key, value
 
 
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -170,10 +206,7 @@ def _switch(text: str | None) -> bool:
         raise ValueError("not a boolean") from None
 
 
-def _one_of(choices: tuple[str, ...]) -> Parser:
-    def parse(text: str | None) -> str:
-        if text is None or text.lower() not in choices:
-            raise ValueError("expected one of " + ", ".join(repr(choice) for choice in choices))
-        return text.lower()
-
-    return parse
+def _one_of(choices: tuple[str, ...], text: str | None) -> str:
+    if text is None or text.lower() not in choices:
+        raise ValueError("expected one of " + ", ".join(repr(choice) for choice in choices))
+    return text.lower()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kuasar_agent.boot.cmdline import split_parameters
-from kuasar_agent.boot.config import TaskConfig, parse_cmdline
+from kuasar_agent.boot.config import TaskConfig, parse_cmdline, split_parameters
 
 CLOUD_HYPERVISOR = (
     "console=hvc0 root=/dev/pmem0p1 rootflags=data=ordered,errors=remount-ro ro rootfstype=ext4 "
@@ -64,7 +63,7 @@ def test_a_switch_is_turned_on(key: str, form: str) -> None:
 
 @pytest.mark.parametrize("form", ["=false", "=0", "=no", "=False"])
 def test_a_switch_is_turned_off(form: str) -> None:
-    assert parse_cmdline(f"task.debug task.debug{form}").config.debug is False
+    assert parse_cmdline(f"task.debug task.debug{form}")[0].debug is False
 
 
 @pytest.mark.parametrize(
