@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
+from operator import eq
 from typing import Any
 
 import pytest
@@ -34,8 +36,8 @@ icmp.settimeout(30)
 icmp.sendto(b"\\x08\\0" + bytes(6), ("127.0.0.1", 0))
 print("pong" if icmp.recv(64)[0] == 0 else "no answer")
 """
-# iptables' first question, IPT_SO_GET_INFO for the table `filter`, and nft's first table: a batch of
-# NFNL_MSG_BATCH_BEGIN, NFT_MSG_NEWTABLE for the family inet, and NFNL_MSG_BATCH_END.
+# iptables' first question, IPT_SO_GET_INFO for the table `filter`, and nft's first table: a batch
+# of NFNL_MSG_BATCH_BEGIN, NFT_MSG_NEWTABLE for the family inet, and NFNL_MSG_BATCH_END.
 FILTERS = """
 import ctypes, socket, struct
 libc = ctypes.CDLL(None, use_errno=True)
@@ -190,8 +192,7 @@ def test_the_balloon_gives_memory_back_and_reports_free_pages(guest: Privileged)
         assert guest.sh(features) == "1\n"
         for wanted in (whole - 64 * MIB, whole):
             qmp.execute("balloon", value=wanted)
-            eventually(actual, lambda size, wanted=wanted: size == wanted, within=HANGS_AFTER)
-            assert actual() == wanted
+            assert eventually(actual, partial(eq, wanted), within=HANGS_AFTER) == wanted
 
 
 def test_the_guest_has_entropy_of_the_host_and_nodes_that_load_drivers(guest: Privileged) -> None:
