@@ -16,6 +16,7 @@ from kuasar_agent import __version__, directories
 from kuasar_agent.boot.config import TaskConfig
 from kuasar_agent.boot.timeline import Timeline, now_ms
 from kuasar_agent.containers.manager import Containers
+from kuasar_agent.containers.manager import Settings as ContainerSettings
 from kuasar_agent.containers.runtime import TIMEOUT as RUNTIME_TIMEOUT
 from kuasar_agent.devices import Devices
 from kuasar_agent.events import EventQueue
@@ -72,24 +73,23 @@ class Agent:
         self.devices = Devices()
         self.events = EventQueue(all_topics=config.events == "all")
         self._admit = _is_host if config.is_host_only() else _is_anyone
-        ports = Transports(
+        transports = Transports(
             settings.listen,
             self._admit,
             self.devices,
             drain_grace=config.drain_grace,
             port_wait=settings.port_wait,
         )
-        self.channels = ports.channels
+        self.channels = transports.channels
         self.storages = Storages(self.devices, (settings.state, directories.STORAGE))
         self.containers = Containers(
             self.reaper,
-            ports,
-            settings.state,
+            transports,
             self.storages,
-            runtime=config.runtime,
-            runtime_timeout=settings.runtime_timeout,
-            rescan=settings.rescan,
-            publish=self.events.publish,
+            ContainerSettings(
+                settings.state, config.runtime, settings.runtime_timeout, settings.rescan
+            ),
+            self.events.publish,
         )
         self.server = Server(
             authorize=lambda _, peer: self._admit((peer.cid, peer.port)), to_status=to_status
@@ -100,7 +100,7 @@ class Agent:
         self.server.register(
             sandbox.SERVICE, sandbox.SandboxService(self.events, self.reaper, self._make_pod)
         )
-        self.server.register(streaming.SERVICE, streaming.StreamingService(ports.channels))
+        self.server.register(streaming.SERVICE, streaming.StreamingService(transports.channels))
         self.serving_ms = 0.0
         """Since when connections are accepted, on the kernel's clock."""
         self.parts: list[object] = []
