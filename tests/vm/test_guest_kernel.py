@@ -50,7 +50,7 @@ def message(kind, flags, family, body=b""):
     size, subsystem = 20 + len(body), socket.htons(10)
     return struct.pack("=IHHIIBBH", size, kind, flags, 1, 0, family, 0, subsystem) + body
 name = struct.pack("=HH", 6, 1) + b"t\\0\\0\\0"
-nft.send(message(16, 1, 0) + message(10 << 8, 0x405, 1, name, 0) + message(17, 1, 0))
+nft.send(message(16, 1, 0) + message(10 << 8, 0x405, 1, name) + message(17, 1, 0))
 _, kind, _, _, _, error = struct.unpack_from("=IHHIIi", nft.recv(4096))
 print("nft", kind, error)
 """
