@@ -6,6 +6,7 @@ and light pages.
 
 from __future__ import annotations
 
+import math
 import textwrap
 import tomllib
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ WIDTH = 830
 MARGIN = 12
 """Between a side's frame and its layers."""
 GAP = 8
+IN_A_ROW = 4
+"""Parts of a layer that stand side by side, at most."""
 TITLES = 104
 """Width of the column with the layers' titles."""
 BETWEEN = 40
@@ -32,7 +35,7 @@ text { fill: #1f2328; }
 .layer { fill: #0a3069; font-weight: 600; }
 .name { font: 600 12px ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 .frame { fill: #f6f8fa; stroke: #8c959f; }
-.row { fill: #ddf4ff; stroke: #80ccff; }
+.band { fill: #ddf4ff; stroke: #80ccff; }
 .part { fill: #ffffff; stroke: #afb8c1; }
 .arrow { stroke: #57606a; stroke-width: 2; fill: none; }
 """
@@ -85,26 +88,33 @@ def draw_side(side: dict[str, Any], top: float) -> tuple[list[str], float]:
 
 
 def draw_layer(layer: dict[str, Any], top: float) -> tuple[list[str], float]:
-    """Return the elements of a layer, its parts side by side, and its height."""
-    parts = layer["parts"]
+    """Return the elements of a layer, its parts in rows, and its height."""
+    parts = list(layer["parts"].items())
+    rows = math.ceil(len(parts) / IN_A_ROW)
+    per_row = math.ceil(len(parts) / rows)
+    elements, y = [], top + GAP
+    for start in range(0, len(parts), per_row):
+        row, height = draw_parts(dict(parts[start : start + per_row]), y)
+        elements += row
+        y += height + GAP
+    band = Box(1 + MARGIN, top, WIDTH - 2 - 2 * MARGIN, y - top)
+    title = text("layer", band.x + GAP, top + band.height / 2 + 4, layer["title"])
+    return [band.draw("band"), title, *elements], band.height
+
+
+def draw_parts(parts: dict[str, str], top: float) -> tuple[list[str], float]:
+    """Return the elements of parts that stand side by side, and their height."""
     left = 1 + MARGIN + TITLES
-    width = (WIDTH - 1 - MARGIN - GAP - left - GAP * (len(parts) - 1)) / len(parts)
-    lines = {name: wrap(what, width) for name, what in parts.items()}
-    inner = LINE * (1 + max(map(len, lines.values()))) + 9
-    row = Box(1 + MARGIN, top, WIDTH - 2 - 2 * MARGIN, inner + 2 * GAP)
-    elements = [
-        row.draw("row"),
-        text("layer", row.x + GAP, top + row.height / 2 + 4, layer["title"]),
-    ]
+    width = (WIDTH - 1 - MARGIN - left) / len(parts) - GAP
+    lines = {name.removeprefix("kuasar_agent."): wrap(what, width) for name, what in parts.items()}
+    height = LINE * (1 + max(map(len, lines.values()))) + 9
+    elements = []
     for number, (name, description) in enumerate(lines.items()):
-        box = Box(left + number * (width + GAP), top + GAP, width, inner)
-        elements.append(box.draw("part"))
-        elements.append(
-            text("name", box.x + 8, box.y + LINE + 1, name.removeprefix("kuasar_agent."))
-        )
+        box = Box(left + number * (width + GAP), top, width, height)
+        elements += [box.draw("part"), text("name", box.x + 8, box.y + LINE + 1, name)]
         for count, line in enumerate(description, 2):
             elements.append(text("what", box.x + 8, box.y + LINE * count + 1, line))
-    return elements, row.height
+    return elements, height
 
 
 def draw_connection(label: str, top: float) -> Iterator[str]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import gevent
 from gevent.socket import socket
 
-from kuasar_agent import __version__
+from kuasar_agent import __version__, directories
+from kuasar_agent.boot.config import TaskConfig
 from kuasar_agent.boot.timeline import Timeline, now_ms
 from kuasar_agent.containers.manager import Containers
 from kuasar_agent.containers.manager import Settings as ContainerSettings
@@ -23,9 +24,9 @@ from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Reaper, ignore_termination
 from kuasar_agent.services import sandbox, streaming, task
 from kuasar_agent.services.statuses import to_status
-from kuasar_agent.stdio.transports import DRAIN_GRACE, PORT_WAIT, Transports
-from kuasar_agent.storage.storages import DIRECTORY, Storages
-from kuasar_agent.ttrpc import Server, vsock_host_only
+from kuasar_agent.stdio.transports import PORT_WAIT, Transports
+from kuasar_agent.storage.storages import Storages
+from kuasar_agent.ttrpc import Server
 
 if TYPE_CHECKING:
     from kuasar_agent.debug_server.shell_server import DebugShellServer
@@ -35,41 +36,24 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 
 
-class ObserveSettings(NamedTuple):
-    """The timeline of start-up, and whether and where to send traces."""
-
-    timeline: Timeline | None = None
-    trace: bool = False
-    """Trace from the start; SIGUSR1 toggles it."""
-    trace_endpoint: str = ""
-    """`http://HOST:PORT` or `vsock://CID:PORT`."""
-
-
 class Settings(NamedTuple):
-    """The differences between a guest and an ordinary process."""
+    """The user's settings, and the surroundings: a guest or an ordinary process."""
 
-    state: str
-    """The directory shared by the host, with a bundle per container."""
     listen: Callable[[int], socket]
     """Returns a socket that listens on a port of the guest."""
-    host_only: bool = True
-    """Refuse vsock peers other than the host: containers share the guest's AF_VSOCK."""
-    runtime: str = ""
-    """The OCI runtime to prefer."""
+    config: TaskConfig = TaskConfig()
+    state: str = directories.SHARE
+    """The directory shared by the host, with a bundle per container."""
     runtime_timeout: float = RUNTIME_TIMEOUT
     """Seconds after which a command of the runtime is killed."""
     rescan: Callable[[], None] = lambda: None
-    namespaces: str = "/run/sandbox-ns"
+    """Lets devices appear that the host plugged; may block."""
+    namespaces: str = directories.NAMESPACES
     """Directory on which the pod's namespaces are mounted; the host's specs name it."""
-    debug_shell: str = ""
-    """The program that the debug server runs; without one its port stays closed."""
-    drain_grace: float = DRAIN_GRACE
-    """Seconds for which a deletion waits until the host has taken all output."""
     port_wait: float = PORT_WAIT
     """Seconds for which a create waits for a virtio-serial port to appear."""
-    observe: ObserveSettings = ObserveSettings()
-    all_events: bool = False
-    """Hand out every task event, not only OOM kills."""
+    timeline: Timeline | None = None
+    """The steps of start-up; None for an agent that is not PID 1."""
 
 
 class Agent:
@@ -77,30 +61,31 @@ class Agent:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        config = settings.config
         self.reaper = Reaper()
         self.devices = Devices()
-        self.events = EventQueue(all_topics=settings.all_events)
-        self._admit = _is_host if settings.host_only else _is_anyone
+        self.events = EventQueue(all_topics=config.events == "all")
+        self._admit = _is_host if config.is_host_only() else _is_anyone
         transports = Transports(
             settings.listen,
             self._admit,
             self.devices,
-            drain_grace=settings.drain_grace,
+            drain_grace=config.drain_grace,
             port_wait=settings.port_wait,
         )
         self.channels = transports.channels
-        self.storages = Storages(self.devices, (settings.state, DIRECTORY))
+        self.storages = Storages(self.devices, (settings.state, directories.STORAGE))
         self.containers = Containers(
             self.reaper,
             transports,
             self.storages,
             ContainerSettings(
-                settings.state, settings.runtime, settings.runtime_timeout, settings.rescan
+                settings.state, config.runtime, settings.runtime_timeout, settings.rescan
             ),
             self.events.publish,
         )
         self.server = Server(
-            authorize=vsock_host_only if settings.host_only else None, to_status=to_status
+            authorize=lambda _, peer: self._admit((peer.cid, peer.port)), to_status=to_status
         )
         tasks = task.TaskService(self.containers)
         self.server.register(task.SERVICE, tasks)
@@ -129,8 +114,8 @@ class Agent:
         self.server.start(self._settings.listen(1024))
         self.serving_ms = now_ms()
         gevent.spawn(self._observe)
-        if self._settings.debug_shell:
-            self._open_shell(self._settings.debug_shell)
+        if self._settings.config.debug:
+            self._open_shell(self._settings.config.debug_shell)
 
     def _make_pod(self) -> Pod:
         # Imported with the first SetupSandbox: serving does not need it (start-up time).
@@ -160,11 +145,12 @@ class Agent:
         from kuasar_agent.observe.observer import Observer
         from kuasar_agent.services import agent as service
 
-        settings = self._settings.observe
-        observer = self._observer = Observer(self, settings.timeline, settings.trace_endpoint)
+        config = self._settings.config
+        observer = Observer(self, self._settings.timeline, config.trace_endpoint)
+        self._observer = observer
         try:
             self.server.register(service.SERVICE, service.AgentService(observer))
-            observer.start(trace=settings.trace)
+            observer.start(trace=config.enable_tracing)
         except Exception:
             log.exception("the agent is not observed")
 

@@ -56,8 +56,14 @@ SYSCTLS = {
     "/sys/fs/cgroup/memory/memory.use_hierarchy": "1",
     "/proc/sys/vm/overcommit_memory": "1",
     "/proc/sys/net/ipv4/vs/expire_nodest_conn": "1",
-    # The highest value there is: a pid comes back late, so that a stale one matches nothing.
+    # The kernel's maximum: the number of an ended process is not reused soon, so that a stale pid
+    # does not name another process.
     "/proc/sys/kernel/pid_max": "4194304",
+    # containerd 2.x gives each pod these two (enable_unprivileged_ports, enable_unprivileged_icmp):
+    # programs of any user may bind port 80 and ping. Kuasar's host does not send them. Those of
+    # SetupSandbox are written later and override them.
+    "/proc/sys/net/ipv4/ip_unprivileged_port_start": "0",
+    "/proc/sys/net/ipv4/ping_group_range": "0 2147483647",
 }
 
 
@@ -135,8 +141,8 @@ def write_sysctls(sysctls: dict[str, str] = SYSCTLS) -> None:
 
 def load_modules(sharefs_type: str) -> None:
     """Load what every guest needs, then what its kind of share needs."""
-    modules.load_list(modules.LOAD_LIST)
-    modules.load_list(modules.SHARE_LIST.format(sharefs_type))
+    modules.load_list(modules.LOAD)
+    modules.load_list(sharefs_type)
 
 
 def mount_share(fstype: str, target: str = SHARE) -> None:

@@ -13,7 +13,7 @@ import gevent
 import gevent.lock
 
 from kuasar_agent.blocking import off_hub
-from kuasar_agent.containers.bundle import load_stdio
+from kuasar_agent.containers.bundle import load_stdio, parse_json
 from kuasar_agent.containers.process import KILLED_WITHIN, ContainerContext, Process, Status
 from kuasar_agent.errors import FailedPrecondition, InvalidArgument, NotFound
 from kuasar_agent.log import get_logger
@@ -140,10 +140,7 @@ def parse_spec(text: bytes) -> dict[str, Any]:
     """
     if not text:
         raise InvalidArgument("no spec in request")
-    try:
-        spec = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"exec spec: not valid JSON: {error}") from None
+    spec = parse_json(text, "exec spec")
     if not isinstance(spec, dict):
         raise InvalidArgument("exec spec: not a JSON object")
     return spec

@@ -17,12 +17,12 @@ from collections.abc import Iterator, Sequence
 from subprocess import DEVNULL
 
 from kuasar_agent.blocking import off_hub
+from kuasar_agent.containerd import NAMESPACE
 from kuasar_agent.errors import AgentError, DeadlineExceeded, NotFound, Unknown
 from kuasar_agent.reaper import Adoption, Child, Exit, Reaper
 from kuasar_agent.spans import traced
 
 DEFAULT_ROOT = "/run/containerd/runc"
-NAMESPACE = "k8s.io"
 
 TIMEOUT = 60.0
 """Seconds after which a command counts as hung; an emulated guest needs one for the slowest."""

@@ -5,7 +5,7 @@ https://github.com/containerd/containerd/blob/main/api/events/task.proto
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from kuasar_agent.api import task_events_pb2 as messages
 from kuasar_agent.events import Publish
@@ -55,9 +55,7 @@ class TaskEvents:
     def exited(self, process: Record) -> None:
         """Publish the exit of the init process, whose id is the container's, or of an exec."""
         event = messages.TaskExit(container_id=self._id, id=process.id, pid=process.pid)
-        if process.exit is not None:
-            event.exit_status = process.exit.status
-            event.exited_at.FromNanoseconds(process.exit.at_ns)
+        set_exit(event, process.exit)
         self._publish("/tasks/exit", event)
 
     def paused(self) -> None:
@@ -79,7 +77,12 @@ class TaskEvents:
         There is none for an exec: containerd would take it for the deletion of the task.
         """
         event = messages.TaskDelete(container_id=self._id, pid=init.pid)
-        if init.exit is not None:
-            event.exit_status = init.exit.status
-            event.exited_at.FromNanoseconds(init.exit.at_ns)
+        set_exit(event, init.exit)
         self._publish("/tasks/delete", event)
+
+
+def set_exit(message: Any, exit: Exit | None) -> None:
+    """Set `exit_status` and `exited_at` of a message for a process that has exited."""
+    if exit is not None:
+        message.exit_status = exit.status
+        message.exited_at.FromNanoseconds(exit.at_ns)

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kuasar_agent.blocking import off_hub
 from kuasar_agent.containers.manager import Footprint
+from kuasar_agent.directories import STORAGE
 from kuasar_agent.linux.mount import mounts
 from kuasar_agent.log import console
 from kuasar_agent.observe import greenlets, procfs
 from kuasar_agent.observe.reachable import Reachable
 from kuasar_agent.stdio.console_socket import ConsoleSocket
-from kuasar_agent.storage.storages import DIRECTORY
 
 if TYPE_CHECKING:
     from kuasar_agent.observe.parts import Parts
@@ -95,7 +95,7 @@ class Leaks:
             if (entry.mount_id, entry.target) in self._own_mounts or entry.target in held:
                 continue
             names_deleted = ids.intersection(entry.target.split("/"))
-            if names_deleted or entry.target.startswith(f"{DIRECTORY}/"):
+            if names_deleted or entry.target.startswith(f"{STORAGE}/"):
                 yield Leak("mount", entry.target, f"{entry.fstype} {entry.source}")
 
     def _files(self, gone: list[Footprint], consoles: set[str]) -> Iterator[Leak]:

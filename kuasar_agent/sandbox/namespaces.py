@@ -18,6 +18,7 @@ from subprocess import DEVNULL
 from typing import NamedTuple
 
 from kuasar_agent.blocking import in_own_thread, off_hub
+from kuasar_agent.directories import NAMESPACES
 from kuasar_agent.errors import FailedPrecondition, Unknown
 from kuasar_agent.linux import syscalls
 from kuasar_agent.linux.mount import MS_BIND, mounts, unmount
@@ -26,9 +27,6 @@ from kuasar_agent.reaper import Child, Reaper
 from kuasar_agent.sandbox import sysctls
 
 log = get_logger(__name__)
-
-DIRECTORY = "/run/sandbox-ns"
-"""Kuasar's specs name /run/sandbox-ns/ipc, uts and pid."""
 
 # The kernel reaps the children of a process that ignores SIGCHLD, and execve(2) keeps it ignored:
 # orphans of the pid namespace need no code that collects them. Bash, unlike other shells, hands
@@ -51,7 +49,7 @@ PID = Kind("pid", syscalls.CLONE_NEWPID)
 class PodNamespaces:
     """Makes what is missing; what one call made is gone again when that call fails."""
 
-    def __init__(self, reaper: Reaper, directory: str = DIRECTORY) -> None:
+    def __init__(self, reaper: Reaper, directory: str = NAMESPACES) -> None:
         self._reaper = reaper
         self._directory = directory
         self._pause: Child | None = None

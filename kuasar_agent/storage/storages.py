@@ -39,9 +39,6 @@ from kuasar_agent.storage.drivers import (
 
 log = get_logger(__name__)
 
-DIRECTORY = "/run/kuasar/storage"
-"""Where hosts put the mount points of disks and memory; those of binds are on the share."""
-
 
 class Storages:
     """The mounts that containers hold."""

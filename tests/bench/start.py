@@ -42,7 +42,9 @@ from kuasar_agent.linux import cgroup
 from kuasar_agent.ttrpc import listen
 address = "unix://" + ports + "/{}"
 settings = Settings(
-    state=state, listen=lambda port: listen(address.format(port)), host_only=False
+    state=state,
+    listen=lambda port: listen(address.format(port)),
+    config=sequence.TaskConfig(vsock_peers="any"),
 )
 agent = Agent(settings)
 agent.start()

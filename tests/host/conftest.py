@@ -34,7 +34,7 @@ def one_agent(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Agent]:
     directory = tmp_path_factory.mktemp("agent")
-    with running_agent(directory, request.param, "--all-events") as agent:
+    with running_agent(directory, request.param, "--events", "all") as agent:
         yield agent
 
 

@@ -36,13 +36,14 @@ def serve(tmp_path: Path) -> Callable[[Body], None]:
         def inside() -> None:
             # Imported here: a module of the agent may have a hub, which no fork survives.
             from kuasar_agent.agent import Agent, Settings
+            from kuasar_agent.boot.config import TaskConfig
 
             ip("link set lo up")
             (tmp_path / "hostname").write_text("pod-1\n")
             settings = Settings(
                 state=str(tmp_path),
                 listen=lambda port: listen(f"unix://{tmp_path}/{port}"),
-                host_only=False,
+                config=TaskConfig(vsock_peers="any"),
                 namespaces=str(tmp_path / "ns"),
             )
             Agent(settings).start()

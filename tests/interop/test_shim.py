@@ -219,7 +219,7 @@ _REQUESTS = {
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[Agent]:
-    with running_agent(tmp_path, "runc", "--all-events") as agent:
+    with running_agent(tmp_path, "runc", "--events", "all") as agent:
         yield agent
 
 

@@ -17,6 +17,7 @@ from gevent.socket import AF_UNIX, socket
 
 from kuasar_agent.agent import Agent, Settings
 from kuasar_agent.api import agent_pb2
+from kuasar_agent.boot.config import TaskConfig
 from kuasar_agent.containers.manager import Footprint
 from kuasar_agent.observe.calls import BUCKETS, Calls
 from kuasar_agent.observe.kernel import Mark, marks
@@ -47,7 +48,7 @@ def agent(tmp_path: Path) -> Agent:
         listener.bind(str(tmp_path / str(port)))
         return listener
 
-    return Agent(Settings(state=str(tmp_path), listen=listen, host_only=False))
+    return Agent(Settings(state=str(tmp_path), listen=listen, config=TaskConfig(vsock_peers="any")))
 
 
 def test_a_descriptor_that_nothing_holds_is_a_leak(agent: Agent) -> None:

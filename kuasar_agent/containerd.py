@@ -1,0 +1,18 @@
+"""Conventions of containerd that several parts follow."""
+
+from __future__ import annotations
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
+
+NAMESPACE = "k8s.io"
+"""The namespace of the kubelet's containers in containerd: hosts run no others in a pod."""
+
+
+def pack(message: Message) -> AnyMessage:
+    """Return an Any whose type is the message's bare name.
+
+    containerd registers its types by bare names; Any.Pack would put a prefix in front of them.
+    Source: github.com/containerd/typeurl.
+    """
+    return AnyMessage(type_url=message.DESCRIPTOR.full_name, value=message.SerializeToString())
