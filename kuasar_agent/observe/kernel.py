@@ -1,4 +1,4 @@
-"""The phases of the kernel's own start, read from its log; `quiet` does not keep them from it."""
+"""Messages of the kernel's log that mark the phases of its start, logged with `quiet`, too."""
 
 from __future__ import annotations
 
