@@ -32,15 +32,20 @@ def all_greenlets() -> list[greenlet]:
     """Return the greenlets that have started or will, without hubs and threads' main greenlets."""
     # The greenlets of the thread pool's threads have another hub, or none, above them.
     hub = gevent.get_hub()
+    # The hub stands still for this walk: a look-up of each object's class takes the least time.
+    classes = _with_subclasses(greenlet) - _with_subclasses(Hub)
     return [
         found
         for found in gc.get_objects()
-        if is_a(found, greenlet)
-        and not is_a(found, Hub)
+        if type(found) in classes
         and found.parent is not None
         and not found.dead
         and _is_ours(found, hub)
     ]
+
+
+def _with_subclasses(kind: type) -> set[type]:
+    return {kind}.union(*map(_with_subclasses, kind.__subclasses__()))
 
 
 def _is_ours(found: greenlet, hub: Hub) -> bool:
