@@ -74,7 +74,9 @@ def belongings(found: greenlet) -> Iterator[Any]:
     yield from getattr(found, "args", None) or ()
     yield from (getattr(found, "kwargs", None) or {}).values()
     for frame in frames(found):
-        yield from _locals(frame)
+        # A walk's own frames hold every greenlet: each of them would count as reachable.
+        if not frame.f_globals.get("__name__", "").startswith("kuasar_agent.observe."):
+            yield from _locals(frame)
 
 
 def frames(found: greenlet) -> Iterator[FrameType]:

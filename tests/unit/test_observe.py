@@ -110,6 +110,9 @@ class Part:
     def work(self, forever: gevent.event.Event) -> None:
         forever.wait()
 
+    def report(self, leaks: Leaks) -> list[Leak]:
+        return found(leaks)
+
 
 Part.__module__ = "kuasar_agent.part"
 
@@ -127,6 +130,17 @@ def test_a_greenlet_is_explained_by_what_it_works_on(agent: Agent) -> None:
     forever.set()
     worker.join()
     assert found(leaks) == []
+
+
+def test_the_greenlet_that_makes_the_report_hides_no_other(agent: Agent) -> None:
+    leaks, forever = Leaks(agent), gevent.event.Event()
+    lost = gevent.spawn(Part().work, forever)
+    vars(agent)["part"] = part = Part()
+    gevent.sleep(0)
+    (leak,) = gevent.spawn(part.report, leaks).get()
+    assert leak[:2] == ("greenlet", "part.Part.work")
+    forever.set()
+    lost.join()
 
 
 def test_a_zombie_that_was_missed_is_waited_for_by_the_report(agent: Agent) -> None:
