@@ -1,1 +1,1 @@
-"""The pod as a whole: namespaces, network, storage, devices, clock."""
+"""The pod: namespaces, network, storages, clock, commands in the guest."""
