@@ -13,9 +13,9 @@ from typing import Any
 import gevent
 import pytest
 
+from kuasar_agent import ttrpc
 from kuasar_agent.api import task_pb2
 from kuasar_agent.errors import (
-    AgentError,
     AlreadyExists,
     DeadlineExceeded,
     NotFound,
@@ -205,7 +205,7 @@ def test_a_container_stands_on_its_storages_and_gives_them_back(agent: Agent) ->
 def test_a_create_that_fails_gives_the_storages_back(agent: Agent) -> None:
     id = agent.bundle("no-such-command")
     storages_of(agent, id, {"driver": "ephemeral"}, {"driver": "local"})
-    with pytest.raises(AgentError, match="no-such-command"):
+    with pytest.raises(ttrpc.StatusError, match="no-such-command"):
         agent.create(id)
     assert mounted(agent) == []
     assert [path.name for path in agent.state.iterdir()] == [id]
@@ -215,5 +215,5 @@ def test_a_disk_that_never_comes_is_answered_before_the_caller_gives_up(agent: A
     id = agent.bundle("true")
     storages_of(agent, id, {"driver": "blk", "source": "0000:00:1e.7"})
     request = task_pb2.CreateTaskRequest(id=id, options=agent.options())
-    with pytest.raises(DeadlineExceeded, match=r"device blk 0000:00:1e\.7: not there after"):
+    with pytest.raises(ttrpc.DeadlineExceeded, match=r"device blk 0000:00:1e\.7: not there after"):
         agent.tasks.create(request, timeout=2.0)
