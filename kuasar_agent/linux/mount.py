@@ -87,8 +87,8 @@ class MountOptions(NamedTuple):
 
     flags: int = 0
     propagation: int = 0
-    """At most one propagation type, with MS_REC if its word begins with `r`. The MS_REC of `rbind` is
-    in `flags` and does not concern propagation."""
+    """At most one propagation type, with MS_REC if its word begins with `r`. The MS_REC of `rbind`
+    is in `flags` and does not concern propagation."""
     data: str = ""
 
 
