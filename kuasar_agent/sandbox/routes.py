@@ -66,35 +66,37 @@ class Entry(NamedTuple):
     """The netlink message that names the route in a request to remove it."""
 
 
-def parse_route(
-    dest: str,
-    gateway: str,
-    device: str,
-    source: str = "",
-    *,
-    version: int = 4,
-    scope: int = 0,
-    flags: int = 0,
-) -> Route:
-    """Return a route from texts.
+class GivenRoute(NamedTuple):
+    """A route in the texts and numbers of a request."""
 
-    Args:
-        dest: a network or a single address; empty for the default route.
-        flags: RTNH_F_* of linux/rtnetlink.h. Only ONLINK is kept, and only with a gateway: the
-            others report the state of the route on the host.
+    dest: str
+    """A network or a single address; empty for the default route."""
+    gateway: str
+    device: str
+    source: str = ""
+    version: int = 4
+    scope: int = 0
+    flags: int = 0
+    """RTNH_F_* of linux/rtnetlink.h on the host. Only ONLINK is kept, and only with a gateway: the
+    others report the state of the route there."""
+
+
+def parse_route(given: GivenRoute) -> Route:
+    """Return the route of a request.
 
     Raises:
         InvalidArgument: a text is not valid; the message has it.
     """
-    network = _parse_network(dest, version) if dest else _EVERYWHERE[version]
-    gateway = _parse_address(gateway, version, "gateway")
+    version = given.version
+    network = _parse_network(given.dest, version) if given.dest else _EVERYWHERE[version]
+    gateway = _parse_address(given.gateway, version, "gateway")
     return Route(
         network,
-        device,
+        given.device,
         gateway,
-        _parse_address(source.partition("/")[0], version, "source"),
-        scope & 0xFF if version == 4 else 0,
-        bool(flags & _ONLINK and gateway),
+        _parse_address(given.source.partition("/")[0], version, "source"),
+        given.scope & 0xFF if version == 4 else 0,
+        bool(given.flags & _ONLINK and gateway),
     )
 
 

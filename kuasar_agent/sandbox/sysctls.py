@@ -1,4 +1,4 @@
-"""Kernel parameters of a pod: which namespace they belong to, and writing them.
+"""Kernel parameters of a pod: the namespaces that they belong to, and writing them.
 
 /proc/sys shows each process the values of its own namespaces. Sources: the kernel's
 ipc/ipc_sysctl.c, ipc/mq_sysctl.c and kernel/utsname_sysctl.c; sysctl(8) for the names.
@@ -23,37 +23,48 @@ _OF_THE_POD = (
 
 
 class Sysctls(NamedTuple):
-    """Values by the names that the host gave."""
+    """Values by the names that the host gave, sorted by namespace."""
 
     root: Mapping[str, str]
+    """Parameters of the guest and of its network namespace, which the pod shares."""
     pod: Mapping[str, str]
-    """Those of ipc and uts namespaces."""
+    """Parameters of the pod's ipc and uts namespaces."""
 
 
 def split(values: Mapping[str, str]) -> Sysctls:
-    """Sort by namespace. Raises InvalidArgument for a name that is none."""
+    """Sort values by namespace.
+
+    Raises:
+        InvalidArgument: a name is not the name of a parameter.
+    """
     pod = {key: value for key, value in values.items() if _is_of_the_pod(key)}
     return Sysctls({key: value for key, value in values.items() if key not in pod}, pod)
 
 
 def write(values: Mapping[str, str], top: str = PROC_SYS) -> None:
-    """Write values, in order, from inside this thread's namespaces.
+    """Write values, in order, in this thread's namespaces.
 
-    Raises InvalidArgument or Unknown with the name, the value and the reason.
+    Raises:
+        InvalidArgument: a name is not the name of a parameter.
+        Unknown: the kernel refuses; the message has name, value and reason.
     """
     for key, value in values.items():
         try:
             write_text(find(key, top), value)
         except OSError as error:
+            # contract: the words of Kuasar's vmm-task
             text = f"failed to set sysctl {key} to {value} error: {error.strerror}"
             raise Unknown(text) from None
 
 
 def find(key: str, top: str = PROC_SYS) -> str:
-    """The file of a parameter, its name written `a.b.c` or `a/b/c`.
+    """Return the file of a parameter, whose name is written `a.b.c` or `a/b/c`.
 
-    A dot may also be part of a name, as in `net.ipv4.conf.eth0.100.forwarding`; what there is
-    decides. Raises InvalidArgument for a name that is none.
+    A dot may also be part of a component, as in `net.ipv4.conf.eth0.100.forwarding`: the existing
+    directories decide.
+
+    Raises:
+        InvalidArgument: the text is not the name of a parameter.
     """
     parts = _parts(key)
     return next(_existing(top, parts), f"{top}/{'/'.join(parts)}")
@@ -65,11 +76,11 @@ def _is_of_the_pod(key: str) -> bool:
 
 
 def _parts(key: str) -> list[str]:
-    """The name's components; whichever of dot and slash comes first separates them."""
+    """Return the name's components; the first dot or slash in it is the separator."""
     separator = next((char for char in key if char in "./"), ".")
     parts = key.split(separator)
     if separator == ".":
-        # A slash stands for a dot then: net.ipv4.conf.eth0/100.forwarding
+        # sysctl(8): a slash then stands for a dot, as in net.ipv4.conf.eth0/100.forwarding.
         parts = [part.replace("/", ".") for part in parts]
     if any(part in ("", ".", "..") for part in parts) or "\0" in key:
         raise InvalidArgument(f"invalid sysctl name {key!r}")

@@ -1,14 +1,15 @@
-"""How a host names a disk, and which place in /sys that means.
+"""The addresses by which hosts name disks, and the directory in /sys that one stands for.
 
     blk      0000:00:06.0   Cloud Hypervisor: the disk's own function
                             StratoVirt: the root port that the disk is behind
-             0000:02:05.0   QEMU: slot 5 behind the bridge in slot 2 of bus 0. The guest numbers
-                            buses itself, so this need not be the disk's address there.
+             0000:02:05.0   QEMU: slot 5 behind the bridge in slot 2 of bus 0; the guest numbers
+                            buses itself, so that the disk may have another address there
     mmioblk  /dev/vdb, vdb, virtio-mmio.3 or a003e00.virtio_mmio
     scsi     1:0            target and logical unit
     nvdimm   /dev/pmem0, pmem0p1, or the PCI address of a virtio-pmem device
 
-Every function that parses raises InvalidArgument for an address of another form.
+Every function that parses raises InvalidArgument for an address of another form. Source: the
+device code of Kuasar's hypervisors.
 """
 
 import re
@@ -22,12 +23,14 @@ _VIRTIO_PMEM = re.compile(r"(.*)/virtio\d+/ndbus\d+/.*/block/[^/]+")
 _SCSI = re.compile(r"([0-9]{1,3}):([0-9]{1,5})")
 _SCSI_DISK = re.compile(r".*/virtio\d+/host\d+/target\d+:0:\d+/\d+:0:(\d+):(\d+)/block/[^/]+")
 _SCSI_TARGETS = 256
-_SCSI_UNITS = 16384  # what virtio-scsi can address
+_SCSI_UNITS = 16384  # the number of units that virtio-scsi can address
 _NAME = re.compile(r"(?:/dev/)?([a-z][a-z0-9]*)")
 _MMIO = re.compile(r"virtio-mmio\.[0-9]+|(?:0x)?([0-9a-f]+)(?:\.virtio_mmio)?")
 
 
 class PciAddress(NamedTuple):
+    """The address of a PCI function."""
+
     domain: int
     bus: int
     slot: int
@@ -38,6 +41,8 @@ class PciAddress(NamedTuple):
 
 
 class ScsiAddress(NamedTuple):
+    """The address of a SCSI disk behind a virtio-scsi controller."""
+
     target: int
     unit: int
 
@@ -67,28 +72,28 @@ def parse_name(text: str) -> str:
 
 
 def pci_chain(path: str) -> list[PciAddress]:
-    """The PCI functions on the way to a device, from the root bus on."""
+    """Return the PCI functions in the path of a device, beginning at the root bus."""
     return [parse_pci(part) for part in path.split("/") if _PCI.fullmatch(part)]
 
 
 def is_blk_at(devpath: str, address: PciAddress, *, behind_bridge: bool) -> bool:
-    """Whether a virtio-blk disk is at `address`.
+    """Return whether a device is the virtio-blk disk at `address`.
 
-    `behind_bridge` says that the guest has a bridge in that slot of bus 0 which the address gives
-    as its bus. Then the bridge is meant, whatever number its bus got.
+    `behind_bridge`: whether the guest has a bridge in the slot of bus 0 that the address gives as
+    its bus. The address then means this bridge, whatever number the guest gave to its bus.
     """
     match = _VIRTIO_BLK.fullmatch(devpath)
     return match is not None and _ends_at(match[1], address, behind_bridge)
 
 
 def is_pmem_at(devpath: str, address: PciAddress, *, behind_bridge: bool) -> bool:
-    """Whether a virtio-pmem disk is at `address`, as for `is_blk_at`."""
+    """Return whether a device is the virtio-pmem disk at `address`, as `is_blk_at` does."""
     match = _VIRTIO_PMEM.fullmatch(devpath)
     return match is not None and _ends_at(match[1], address, behind_bridge)
 
 
 def is_mmio_at(devpath: str, address: str) -> bool:
-    """Whether a virtio-blk disk on virtio-mmio has this name or transport; InvalidArgument."""
+    """Return whether a device is the virtio-blk disk on virtio-mmio of this name or transport."""
     match = _VIRTIO_BLK.fullmatch(devpath)
     if match is None or pci_chain(devpath):
         return False
@@ -102,15 +107,19 @@ def is_mmio_at(devpath: str, address: str) -> bool:
 
 
 def check_mmio(address: str) -> None:
-    """Raise InvalidArgument unless it is an address for `is_mmio_at`."""
+    """Check that `is_mmio_at` understands an address.
+
+    Raises:
+        InvalidArgument: it does not.
+    """
     if not _MMIO.fullmatch(address):
         parse_name(address)
 
 
 def is_scsi_at(devpath: str, address: ScsiAddress) -> bool:
-    """Whether a disk of a virtio-scsi controller is at `address`."""
+    """Return whether a device is the disk of a virtio-scsi controller at `address`."""
     match = _SCSI_DISK.fullmatch(devpath)
-    # Units from 256 on have a bit set that tells how they are addressed, unless scanned by number.
+    # A unit from 256 on has a bit set for flat addressing, unless it was scanned by its number.
     return match is not None and (int(match[1]), int(match[2]) % _SCSI_UNITS) == address
 
 

@@ -1,7 +1,7 @@
-"""What each storage driver mounts, and which device it needs for it.
+"""The storage drivers: the mount that a storage stands for, and the device that it needs.
 
-A driver checks the words of a storage at once, and returns what finds the device later: nothing
-is mounted for a container before all its storages make sense.
+A driver checks the texts of a storage at once and returns a function that finds the device later,
+so that no storage of a container is mounted before all of them are valid.
 """
 
 import errno
@@ -25,7 +25,7 @@ _EPHEMERAL = ("tmpfs", "hugetlbfs")
 
 
 class Storage(NamedTuple):
-    """A storage as the host describes it."""
+    """A storage in the host's description."""
 
     id: str
     driver: str
@@ -38,12 +38,12 @@ class Storage(NamedTuple):
     driver_options: tuple[str, ...]
 
     def is_same(self, other: "Storage") -> bool:
-        """Whether both mean the same mount, under whatever name."""
+        """Return whether both stand for the same mount; their ids may differ."""
         return self._replace(id="") == other._replace(id="")
 
 
 class Plan(NamedTuple):
-    """A mount to be made."""
+    """A mount to make."""
 
     source: str
     fstype: str
@@ -51,11 +51,11 @@ class Plan(NamedTuple):
     is_file: bool = False
     """Whether it covers a file instead of a directory."""
     absent: int = 0
-    """The errno with which the file system says that its device is not there."""
+    """The errno of mount(2) for a device that is not plugged in; 0 if there is none."""
 
 
 class Directory(NamedTuple):
-    """A directory to be made, with nothing mounted on it."""
+    """A directory to make, without a mount."""
 
     mode: int
     uid: int
@@ -63,13 +63,14 @@ class Directory(NamedTuple):
 
 
 Resolve = Callable[[Devices, float | None], Plan | Directory]
-"""Waits for the device until a deadline on time.monotonic()'s clock. Raises DeadlineExceeded."""
+"""Waits for the device until a deadline on time.monotonic()'s clock; raises DeadlineExceeded."""
 
 
 def parse_storage(raw: dict[str, Any]) -> Storage:
-    """Take what matters out of a storage object; keys without a value count as empty.
+    """Return the storage of a JSON object; a key without a value counts as empty.
 
-    Raises InvalidArgument naming the key that has a value of another type.
+    Raises:
+        InvalidArgument: a value has another type; the message names its key.
     """
     name = f"storage {raw.get('id') or raw.get('mount_point')!r}"
 
@@ -101,7 +102,11 @@ def parse_storage(raw: dict[str, Any]) -> Storage:
 
 
 def prepare(storage: Storage) -> Resolve:
-    """Check a storage. Raises InvalidArgument naming it and what is wrong with it."""
+    """Check a storage and return the function that finds its device.
+
+    Raises:
+        InvalidArgument: the storage is not valid; the message names it and the fault.
+    """
     name = f"storage {storage.id or storage.mount_point}"
     driver = DRIVERS.get(storage.driver)
     if driver is None:
@@ -231,7 +236,7 @@ def _disk(
     devices: Devices,
     deadline: float | None,
 ) -> Plan:
-    """A disk's file system, or with the type `bind` the disk itself as a file."""
+    """Return a disk's file system or, with the type `bind`, the disk's node as a file."""
     what = f"{storage.driver} {storage.source}"
     device = devices.wait_for("block", lambda found: accept(found, devices), what, deadline)
     if storage.fstype == "bind":
@@ -256,7 +261,7 @@ def _need_source(storage: Storage) -> str:
 
 
 def _is_bridge(devices: Devices, address: addresses.PciAddress) -> bool:
-    """Whether the guest has a bridge in the slot that QEMU's hosts give as the bus."""
+    """Return whether the guest has a bridge in the slot that QEMU's hosts give as the bus."""
     if not 0 < address.bus <= 0x1F:
         return False
     bridge = addresses.PciAddress(address.domain, 0, address.bus, 0)
@@ -268,12 +273,12 @@ def _is_bridge(devices: Devices, address: addresses.PciAddress) -> bool:
 
 
 def _scan_scsi(sysfs: str, address: addresses.ScsiAddress) -> None:
-    """Have every virtio-scsi controller look at one address; a new controller does so itself."""
+    """Have every virtio-scsi controller scan one address; a new controller scans all itself."""
     directory = f"{sysfs}/class/scsi_host"
     try:
         hosts = os.listdir(directory)
     except OSError:
-        return  # the driver is not there yet
+        return  # the driver is not loaded
     for host in hosts:
         path = os.path.realpath(f"{directory}/{host}")
         if "/virtio" not in path:

@@ -1,7 +1,7 @@
-"""What containers' roots and volumes stand on: mounted once, given back with the last user.
+"""The mounts below containers' root file systems and volumes, counted by user.
 
-A storage is known by its mount point. Several containers may use one; it is mounted for the first
-and unmounted after the last of them, in whatever order they are deleted.
+A storage is identified by its mount point. Several containers may use one: it is mounted for the
+first of them and unmounted after the last, in whatever order they are deleted.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Storages:
     """The mounts that containers hold."""
 
     def __init__(self, devices: Devices, roots: Sequence[str]) -> None:
-        """Mount points are taken only below `roots`."""
+        """Take the directories below which mount points must be."""
         self._devices = devices
         self._roots = tuple(roots)
         self._held: dict[str, _Held] = {}
@@ -56,11 +56,18 @@ class Storages:
         storages: Sequence[dict[str, Any]],
         deadline: float | None = None,
     ) -> None:
-        """Mount what the container needs and nobody mounted yet; all of it or nothing.
+        """Mount the container's storages that are not mounted yet; on an error none stays mounted.
 
-        `deadline` is on time.monotonic()'s clock. Raises InvalidArgument for a storage that makes
-        no sense, DeadlineExceeded for a device that does not come, AlreadyExists for a mount point
-        that another storage has, NotFound or FailedPrecondition when the kernel refuses.
+        Args:
+            deadline: on time.monotonic()'s clock.
+
+        Raises:
+            InvalidArgument: a storage is not valid.
+            DeadlineExceeded: a device was not plugged in by the deadline.
+            AlreadyExists: another storage has the mount point.
+            NotFound, FailedPrecondition: the kernel refuses.
+
+        Blocks: the greenlet.
         """
         steps = []
         for raw in storages:
@@ -76,7 +83,10 @@ class Storages:
 
     @traced("storages release")
     def release(self, container_id: str) -> None:
-        """Give back what the container held, the newest first. What goes wrong is logged."""
+        """Release the container's storages, the newest first; log a failure.
+
+        Blocks: the greenlet.
+        """
         for mount_point, held in reversed(list(self._held.items())):
             if container_id not in held.users:
                 continue
@@ -87,11 +97,11 @@ class Storages:
                     del self._held[mount_point]
 
     def mount_points(self) -> list[str]:
-        """What is held now."""
+        """Return the mount points in use."""
         return [path for path, held in self._held.items() if held.users]
 
     def _check(self, storage: Storage) -> str:
-        """The mount point, without needless slashes. Raises InvalidArgument."""
+        """Return the normalized mount point. Raises InvalidArgument."""
         name, path = storage.id or storage.source, storage.mount_point
         if not path.startswith("/") or ".." in path.split("/"):
             raise InvalidArgument(
@@ -112,7 +122,7 @@ class Storages:
             held = self._held.setdefault(mount_point, _Held(storage))
             with _locked(held.lock, mount_point, deadline):
                 if self._held.get(mount_point) is not held:
-                    continue  # its last user gave it back while this one waited
+                    continue  # its last user released it while this container waited
                 if not held.users:
                     held.storage = storage
                     try:
@@ -153,29 +163,32 @@ class Storages:
 
 
 class _Held:
-    """A mount point, who uses it, and whether it has to go with them."""
+    """A mount point with the containers that use it."""
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self.users: set[str] = set()
         self.lock = gevent.lock.BoundedSemaphore()
+        """Guards `users`, the mount and the entry in Storages."""
         self.is_mount = True
         self.created = False
+        """Whether the mount point was made for the mount and goes with it."""
 
     def undo(self, mount_point: str) -> None:
+        """Unmount, and remove a mount point that was made; log a failure."""
         try:
             off_hub(_remove, mount_point, self.is_mount, self.created)
         except OSError as error:
-            log.warning("storage not given back", target=mount_point, error=error)
+            log.warning("storage not released", target=mount_point, error=error)
         else:
-            log.info("storage given back", target=mount_point)
+            log.info("storage released", target=mount_point)
 
 
 @contextmanager
 def _locked(
     lock: gevent.lock.BoundedSemaphore, mount_point: str, deadline: float | None
 ) -> Iterator[None]:
-    """Hold the lock of a mount point, or raise DeadlineExceeded."""
+    """Hold the lock of a mount point in the block. Raises DeadlineExceeded."""
     remaining = None if deadline is None else max(0.0, deadline - monotonic())
     if not lock.acquire(timeout=remaining):
         raise DeadlineExceeded(f"timeout waiting for {mount_point}: another container mounts it")
@@ -186,7 +199,7 @@ def _locked(
 
 
 def _mount(plan: Plan, mount_point: str, what: str) -> bool | None:
-    """Mount; whether the mount point was made for it. None when its device is not there yet."""
+    """Mount and return whether the mount point was made; None if the device is missing."""
     try:
         created = _make_file(mount_point) if plan.is_file else _make_directories(mount_point)
     except OSError as error:
@@ -214,7 +227,7 @@ def _make_directory(path: str, wanted: Directory) -> bool:
 
 
 def _make_directories(path: str) -> bool:
-    """Whether it was missing; OSError."""
+    """Make directories; return whether the last one was missing. Raises OSError."""
     if os.path.isdir(path):
         return False
     os.makedirs(path)
@@ -222,7 +235,7 @@ def _make_directories(path: str) -> bool:
 
 
 def _make_file(path: str) -> bool:
-    """Whether it was missing; OSError."""
+    """Make a file; return whether it was missing. Raises OSError."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
@@ -234,13 +247,13 @@ def _make_file(path: str) -> bool:
 
 
 def _remove(path: str, is_mount: bool, created: bool) -> None:
-    """Unmount and remove what was made for the mount; a busy mount is detached. OSError."""
+    """Unmount, and remove the mount point if it was made; detach a busy mount. Raises OSError."""
     if is_mount:
         unmount(path)
         if created:
             _remove_empty(path)
     elif created:
-        # Only now: few guests have such a storage, and the import takes its time at start-up.
+        # Imported late: few guests have such a storage, and the import delays start-up.
         import shutil
 
         shutil.rmtree(path)

@@ -9,11 +9,16 @@ import pytest
 
 from kuasar_agent.errors import AgentError, InvalidArgument
 from kuasar_agent.linux.rtnetlink import RouteSocket
+from kuasar_agent.sandbox import routes as domain
 from kuasar_agent.sandbox.interfaces import configure, parse_interface
-from kuasar_agent.sandbox.routes import Route, parse_route, replace
+from kuasar_agent.sandbox.routes import GivenRoute, Route, replace
 from tests.support.links import add_nic, in_netns, ip, routes, table
 
 CONNECTED = "10.0.0.0/24 eth0 kernel link 10.0.0.2"
+
+
+def parse_route(*texts: str, **numbers: int) -> Route:
+    return domain.parse_route(GivenRoute(*texts, **numbers))  # type: ignore[arg-type]
 
 
 def make_eth0(socket: RouteSocket) -> None:

@@ -159,7 +159,7 @@ def test_3_cards_get_their_names_also_one_that_comes_late(pod: Pod) -> None:
         sandbox_pb2.Route(gateway="fd00::1", device="eth0", family=sandbox_pb2.v6),
     ]
     call = gevent.spawn(pod.set_up, pid=0, interfaces=wanted, routes=routes)
-    pod.read_on_console('msg="waiting for device" src=sandbox.devices device="NIC ')
+    pod.read_on_console('msg="waiting for device" src=devices device="NIC ')
     pod.plug("nic2", "rp2", macs[1])
     call.get(timeout=HANGS_AFTER)
     # Both are up now: the second time names are swapped again and everything stays the same.

@@ -255,7 +255,7 @@ def test_a_disk_that_is_plugged_late_is_waited_for(host: Host, ext4: Path) -> No
     place = host.place("rp3")
     storage = host.storage("blk", place, fstype="ext4")
     running = gevent.spawn(host.run_on, [storage], "cat", "/data0/name")
-    host.read_on_console(f'msg="waiting for device" src=sandbox.devices device="blk {place}"')
+    host.read_on_console(f'msg="waiting for device" src=devices device="blk {place}"')
     with host.plugged("virtio-blk-pci", ext4, bus="rp3"):
         assert running.get(timeout=HANGS_AFTER).stdout == b"ext4"
 
