@@ -77,7 +77,6 @@ class Exec(Process):
             terminal = self.urls.terminal or bool(self._spec.get("terminal"))
             urls = given or self.urls
             self.urls = urls._replace(terminal=urls.terminal or terminal)
-            self._spec["terminal"] = self.urls.terminal
 
     def start(self) -> None:
         """Run it. Raises FailedPrecondition the second time, and the runtime's error."""
@@ -125,10 +124,15 @@ class Exec(Process):
             self._deleted = True
 
     def _launch(self, stdio: Stdio) -> Child:
-        if self.size is not None and self.urls.terminal:
-            # The process may ask for it before the terminal has come to us.
-            width, height = self.size
-            self._spec["consoleSize"] = {"height": height, "width": width}
+        from kuasar_agent.containers import spec  # not needed before the agent serves
+
+        spec.adapt_process(
+            self._spec,
+            terminal=self.urls.terminal,
+            size=self.size,
+            id=self._container_id,
+            exec=self.id,
+        )
         stdin, stdout, stderr = stdio.child_fds
         child = self._runtime.exec(
             self._container_id,

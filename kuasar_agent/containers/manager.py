@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import gevent.lock
 
 from kuasar_agent.blocking import off_hub
-from kuasar_agent.containers.bundle import Bundle, StdioUrls, adapt_spec, load_bundle, write_spec
+from kuasar_agent.containers.bundle import Bundle, StdioUrls, load_bundle, write_spec
 from kuasar_agent.containers.container import Container, RuntimeOptions
 from kuasar_agent.containers.ids import check_id
 from kuasar_agent.containers.process import Process
@@ -156,9 +156,7 @@ class Containers:
         from kuasar_agent.resources.container_cgroup import ContainerCgroup
 
         urls = bundle.merge_stdio(requested)
-        if changes := adapt_spec(bundle, urls):
-            off_hub(write_spec, bundle)
-            log.info("spec changed", id=id, changes="; ".join(changes))
+        off_hub(_adapt, bundle, id, urls)
         binary = find_runtime(*self._runtime_names(options.binary))
         runtime = OCIRuntime(self._reaper, binary, options.root, self._runtime_timeout)
         self.footprints.append(Footprint(id, bundle.cgroups_path or f"/{id}", runtime.root))
@@ -193,6 +191,18 @@ class Containers:
         if requested:
             return (requested,)
         return (self._runtime_name, "crun", "runc")
+
+
+def _adapt(bundle: Bundle, id: str, urls: StdioUrls) -> None:
+    """Make the specification on the share, and kernel parameters, fit the guest. Blocks."""
+    # Not needed before the agent serves.
+    from kuasar_agent.containers import spec
+    from kuasar_agent.sandbox import sysctls
+
+    parameters = spec.adapt_container(bundle.spec, terminal=urls.terminal, id=id)
+    if parameters is not None:
+        sysctls.write(parameters)
+        write_spec(bundle)
 
 
 class _Entry:

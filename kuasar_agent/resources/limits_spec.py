@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from kuasar_agent.errors import InvalidArgument
@@ -80,10 +80,15 @@ class Resources(NamedTuple):
     """Files of cgroup v2 with what to write to them."""
 
 
-def parse(data: bytes) -> Resources:
-    """Raises InvalidArgument, which says what cannot be parsed."""
+def parse(data: bytes, adapt: Callable[[dict[str, Any]], None] = lambda _: None) -> Resources:
+    """Return the limits that a request's JSON asks for, after `adapt` has changed them in place.
+
+    Raises:
+        InvalidArgument: with the fault, for JSON that is none or members of another type.
+    """
     try:
         root = _Section(json.loads(data), "")
+        adapt(root.members)
         return Resources(
             memory=_memory(root.section("memory")),
             cpu=_cpu(root.section("cpu")),

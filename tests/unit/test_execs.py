@@ -25,7 +25,7 @@ def make(urls: StdioUrls, told: list[str], launch: Callable[..., Any] | None = N
     return Exec(
         "e",
         urls,
-        {},
+        {"args": ["x"]},
         container_id="c",
         bundle="/b",
         runtime=runtime,
@@ -55,4 +55,4 @@ def test_a_size_that_was_set_before_the_start_is_the_runtimes_to_set() -> None:
     exec = make(StdioUrls(terminal=True), [], launch)
     exec.resize(100, 30)
     exec.start()
-    assert specs == [{"consoleSize": {"height": 30, "width": 100}}]
+    assert specs == [{"args": ["x"], "terminal": True, "consoleSize": {"height": 30, "width": 100}}]
