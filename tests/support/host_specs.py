@@ -1,7 +1,7 @@
 """Specifications of real hosts: containerd's by version, and what Kuasar's host makes of them.
 
-The files in tests/fixtures/specs are the output of the Go program tests/interop/go/specs, built with
-each version of containerd. `python -m tests.support.host_specs` writes them again; a test in
+The files in tests/fixtures/specs are the output of the Go program tests/interop/go/specs, built
+with each version of containerd. `python -m tests.support.host_specs` writes them again; a test in
 tests/interop compares one version with its file.
 """
 
@@ -113,7 +113,7 @@ def _process(process: Json) -> Json:
         "commandLine": "",
         "env": process.get("env", []),
         "cwd": process["cwd"],
-        "capabilities": dict.fromkeys(sets, []) | process.get("capabilities", {}),
+        "capabilities": {each: [] for each in sets} | process.get("capabilities", {}),
         "rlimits": process.get("rlimits", []),
         "noNewPrivileges": process.get("noNewPrivileges", False),
         "oomScoreAdj": process.get("oomScoreAdj"),

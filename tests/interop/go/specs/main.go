@@ -159,6 +159,7 @@ func containerOpts(cgroup string) []oci.SpecOpts {
 func ctrOpts() []oci.SpecOpts {
 	return []oci.SpecOpts{
 		oci.WithDefaultSpec(), oci.WithDefaultUnixDevices, oci.WithRootFSPath("rootfs"),
+		oci.WithDefaultPathEnv,
 		oci.WithProcessArgs("sh"), oci.WithTTY, oci.WithHostname("host"),
 		namespace(runtimespec.CgroupNamespace, ""),
 	}
