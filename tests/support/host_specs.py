@@ -126,7 +126,7 @@ def _mount(mount: Json) -> Json:
 
 
 def _resources(resources: Json) -> Json:
-    written = {"devices": [], "hugepageLimits": [], "rdma": {}} | resources
+    written: Json = {"devices": [], "hugepageLimits": [], "rdma": {}} | resources
     memory = ("limit", "reservation", "swap", "kernel", "kernelTCP", "swappiness")
     if "memory" in resources:
         nulls = dict.fromkeys((*memory, "disableOOMKiller"))
