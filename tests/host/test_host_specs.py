@@ -16,8 +16,9 @@ from tests.support.host_specs import CAPTURED, KINDS, VERSIONS, as_kuasar_writes
 
 Json = dict[str, Any]
 
-RUNS = ["sleep", "1000"]
-EXEC = ["sh", "-c", "[ $(umask) = 0022 ] && exit 7"]
+# The usual umask, 022, is what a process has that no one asked for another.
+RUNS = ["sh", "-c", "[ $(umask) = 0022 ] && exec sleep 1000"]
+EXEC = ["sh", "-c", "[ $(umask) = 0022 ] && [ $(cat /proc/1/comm) = sleep ] && exit 7"]
 
 
 @pytest.fixture(scope="module", params=["crun", "runc"])

@@ -19,6 +19,7 @@ from kuasar_agent.containers.spec.guest import Guest, read_guest
 from kuasar_agent.containers.spec.job import Job
 from kuasar_agent.containers.spec.rules import RULES
 from kuasar_agent.errors import InvalidArgument
+from tests.support.host_specs import CAPTURED
 
 Json = dict[str, Any]
 
@@ -363,6 +364,16 @@ def test_an_exec_and_an_update_get_the_rules_for_their_fields() -> None:
     }
     adapt_resources(update, guest=GUEST)
     assert update == {"cpu": {"cpus": "0-1"}, "hugepageLimits": []}
+
+
+def test_what_kuasar_fills_in_is_gone_at_once() -> None:
+    spec = json.loads(CAPTURED.read_text())
+    adapt_container(spec, terminal=False, guest=GUEST)
+    assert spec["process"]["user"] == {"uid": 0, "gid": 0, "additionalGids": [0]}
+    assert sorted(spec) == ["annotations", "linux", "mounts", "ociVersion", "process", "root"]
+    again = copy.deepcopy(spec)
+    assert adapt_container(spec, terminal=False, guest=GUEST) is None
+    assert spec == again
 
 
 def test_one_line_says_what_was_changed(capfd: pytest.CaptureFixture[str]) -> None:

@@ -64,9 +64,12 @@ class Guest(NamedTuple):
 
 
 def read_guest() -> Guest:
-    """Return what the guest has now; CPUs, memory and AppArmor profiles may be new since boot."""
+    """Return what the guest has now; some of it may have changed since the last time."""
     return _read_once()._replace(
-        cpus=_online(_CPUS_ONLINE), mems=_online(_NODES_ONLINE), apparmor=_loaded_profiles()
+        cpus=_online(_CPUS_ONLINE),
+        mems=_online(_NODES_ONLINE),
+        apparmor=_loaded_profiles(),
+        open_files=_number(_MOST_OPEN_FILES, 1 << 20),
     )
 
 
@@ -85,7 +88,6 @@ def _read_once() -> Guest:
         selinux=os.path.exists(_SELINUX),
         resctrl=os.path.exists(_RESCTRL),
         architectures=_ARCHITECTURES.get(os.uname().machine, ()),
-        open_files=_number(_MOST_OPEN_FILES, 1 << 20),
     )
 
 

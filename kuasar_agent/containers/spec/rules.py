@@ -14,6 +14,16 @@ _PROCESS = (CREATE, EXEC)
 _LIMITS = (CREATE, UPDATE)
 
 RULES = (
+    # Before `no value`, which removes the user name by which this rule knows the host.
+    Rule(
+        "umask",
+        "`process.user.umask`",
+        "0 beside `username` removed",
+        "Files of the container would be writable by everyone instead of having the usual 022.",
+        "Kuasar's JsonSpec has no absent umask; containerd never writes `username` on Linux",
+        empty.remove_umask,
+        on=_PROCESS,
+    ),
     Rule(
         "no value",
         "any field with `null`; `hostname`, `process.selinuxLabel`, `linux.mountLabel`, "
@@ -23,15 +33,6 @@ RULES = (
         "Kuasar's JsonSpec (rust-extensions, spec.rs) writes every field; crun 1.8.1",
         empty.remove_empty,
         on=_ANY,
-    ),
-    Rule(
-        "umask",
-        "`process.user.umask`",
-        "0 beside `username` removed",
-        "Files of the container would be writable by everyone instead of having the usual 022.",
-        "Kuasar's JsonSpec has no absent umask; containerd never writes `username` on Linux",
-        empty.remove_umask,
-        on=_PROCESS,
     ),
     Rule(
         "memory limit of 0",
@@ -111,7 +112,7 @@ RULES = (
         "cpuset",
         "`linux.resources.cpu.cpus`, `.mems`",
         "narrowed to the guest's CPUs and memory nodes, removed if none is left",
-        "The kernel refuses the others. Kuasar's host clears `cpus` at Create, neither in Update.",
+        "The kernel refuses the others. Kuasar's host clears `cpus` at Create and nothing in an Update.",
         "kubelet's static CPU and memory manager; cpuset(7)",
         resources.narrow_cpuset,
         on=_LIMITS,
