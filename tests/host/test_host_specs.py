@@ -16,9 +16,12 @@ from tests.support.host_specs import CAPTURED, KINDS, VERSIONS, as_kuasar_writes
 
 Json = dict[str, Any]
 
-# The usual umask, 022, is what a process has that no one asked for another.
+# The umask that a process has for which the host asks no other.
 RUNS = ["sh", "-c", "[ $(umask) = 0022 ] && exec sleep 1000"]
-EXEC = ["sh", "-c", "[ $(umask) = 0022 ] && [ $(cat /proc/1/comm) = sleep ] && exit 7"]
+# A first process that ends instead takes the exec with it.
+EXEC = (
+    "[ $(umask) = 0022 ] || exit 1; until grep -q sleep /proc/1/comm; do usleep 9999; done; exit 7"
+)
 
 
 @pytest.fixture(scope="module", params=["crun", "runc"])
@@ -56,7 +59,9 @@ def live(agent: Agent, spec: Json, process: Json) -> None:
     id = write_bundle(agent, spec)
     agent.create(id)
     agent.start(id)
-    message = AnyMessage(type_url=PROCESS_TYPE, value=json.dumps(process | {"args": EXEC}).encode())
+    message = AnyMessage(
+        type_url=PROCESS_TYPE, value=json.dumps(process | {"args": ["sh", "-c", EXEC]}).encode()
+    )
     request = task_pb2.ExecProcessRequest(id=id, exec_id="e", spec=message)
     agent.tasks.exec(request, timeout=TIMEOUT)
     agent.start(id, "e")

@@ -10,8 +10,8 @@ changes the fields and reports each change as a text.
     adapt_process     the Process of an Exec request, before the exec is started
     adapt_resources   the LinuxResources of an Update request
 
-All three apply the same rules to the same fields; `Rule.on` says which of them a rule is for. What
-the rules need to know of the guest is a `Guest` value. Changes are logged in one line for each
+All three apply the same rules to the same fields; `Rule.on` says which of them a rule is for. The
+rules see the guest as a `Guest` value. Changes are logged in one line for each
 call, as a warning if the container gets less than its specification asks for.
 
 A value of the wrong type is left as it is: the runtime, or the parser of an Update, refuses it.
@@ -70,7 +70,7 @@ def adapt_resources(resources: Json, *, guest: Guest | None = None, **names: Any
 
 
 def _apply(on: On, spec: Json, job: Job, names: Mapping[str, Any]) -> bool:
-    """Apply every rule for this kind of call; whether one of them changed something."""
+    """Apply every rule for this kind of call; return whether one of them changed anything."""
     changes, loss = [], False
     for rule in RULES:
         if on in rule.on and (made := list(rule.change(spec, job))):

@@ -1,4 +1,4 @@
-"""What the guest has, as far as a specification may ask for it.
+"""The features of the guest that a specification may ask for.
 
 Sources: the kernel's admin-guide/mm/hugetlbpage.rst, admin-guide/cgroup-v2.rst,
 admin-guide/LSM/apparmor.rst, filesystems/resctrl.rst; proc(5), seccomp_arch_add(3).
@@ -36,9 +36,9 @@ class Guest(NamedTuple):
     cgroup: Literal[1, 2] = 2
     cgroup_namespaces: bool = True
     cpus: frozenset[int] = frozenset({0})
-    """Those that are online."""
+    """The numbers of the CPUs that are online."""
     mems: frozenset[int] = frozenset({0})
-    """Memory nodes, likewise."""
+    """The numbers of the memory nodes that are online."""
     huge_pages: frozenset[str] = frozenset()
     """Sizes that a cgroup can limit, as OCI writes them (`2MB`)."""
     swap: bool = False
@@ -52,7 +52,7 @@ class Guest(NamedTuple):
     open_files: int = 1 << 20
     """The highest RLIMIT_NOFILE."""
     exists: Callable[[str], bool] = os.path.exists
-    """Whether the guest has a file; blocks on the share."""
+    """Tells whether a path exists. Blocks: a thread, for paths on the share."""
 
     def has_block_device(self, major: int, minor: int) -> bool:
         """Return whether a block device has these numbers."""
@@ -64,7 +64,7 @@ class Guest(NamedTuple):
 
 
 def read_guest() -> Guest:
-    """Return what the guest has now; some of it may have changed since the last time."""
+    """Return the guest's present features: CPUs, profiles and limits change while it runs."""
     return _read_once()._replace(
         cpus=_online(_CPUS_ONLINE),
         mems=_online(_NODES_ONLINE),
@@ -75,8 +75,8 @@ def read_guest() -> Guest:
 
 @cache
 def _read_once() -> Guest:
-    """The part that does not change after the boot."""
-    # The agent's own cgroup has the files that a container's will have.
+    """Return the features that stay as they are after the boot."""
+    # A container's cgroup has the same files as the agent's. The root of v2 has fewer.
     cgroup = locate(os.getpid())
     return Guest(
         cgroup=cgroup.version,
@@ -97,7 +97,7 @@ def _limited_huge_pages(cgroup: Cgroup) -> frozenset[str]:
 
 
 def _loaded_profiles() -> frozenset[str]:
-    """The names in lines such as `docker-default (enforce)`."""
+    """Return the names from lines such as `docker-default (enforce)`."""
     try:
         lines = read_text(_PROFILES).splitlines()
     except OSError:  # a kernel without AppArmor, or no securityfs, by which runtimes find it

@@ -1,4 +1,4 @@
-"""What a rule is, what it gets, and safe access to the parts of a specification."""
+"""The type of a rule, its inputs, and access to the parts of a specification of any shape."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Rule(NamedTuple):
 
 
 def section(spec: Json, *path: str) -> Json:
-    """The object at `path`; an empty one where there is none, whose changes are lost."""
+    """Return the object at `path`, or a new empty one, whose changes are lost."""
     found: Any = spec
     for key in path:
         found = found.get(key)
@@ -59,7 +59,7 @@ def section(spec: Json, *path: str) -> Json:
 
 
 def entries(spec: Json, *path: str) -> list[Json]:
-    """The objects in the array at `path`; empty where there is none."""
+    """Return the objects in the array at `path`; an empty list where there is no array."""
     *parents, last = path
     found = section(spec, *parents).get(last)
     return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
