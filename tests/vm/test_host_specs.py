@@ -121,8 +121,8 @@ def test_the_captured_container_binds_a_low_port_without_root(
     spec = json.loads(CAPTURED.read_text())
     spec["process"]["user"] |= {"uid": 1000, "gid": 1000}
     spec["linux"]["sysctl"] = {"net.ipv4.ip_unprivileged_port_start": "0"}
-    script = "id -u; nc -l -s 127.0.0.1 -p 80 & "
-    script += "until grep -q :0050 /proc/net/tcp; do usleep 50000; done; echo bound"
+    script = "id -u; nc -l -p 80 & "
+    script += "until cat /proc/net/tcp* | grep -q :0050; do usleep 50000; done; echo bound"
     process = load("2.3.0")["exec"]
     assert run(machine, options, spec, script, process).split() == ["1000", "bound"]
 
