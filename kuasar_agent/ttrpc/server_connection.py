@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 MOST_METADATA = 1024
 
-MOST_FINISHED = 1024
+MOST_FINISHED = 128
 """Finished streams whose late messages are told from those of streams that never were."""
 
 
