@@ -147,8 +147,8 @@ func open(ctx context.Context, id string, keep bool) (streaming.Stream, error) {
 func openOutput(ctx context.Context, order Order) (io.Reader, io.Closer, error) {
 	switch {
 	case order.Socket != "":
-		conn, err := net.Dial("unix", order.Socket)
-		return conn, conn, err
+		port := &port{path: order.Socket}
+		return port, port, nil
 	case order.Fifo != "":
 		// Without O_NONBLOCK it would wait for the agent, which waits for the start.
 		file, err := os.OpenFile(order.Fifo, os.O_RDONLY|syscall.O_NONBLOCK, 0)
@@ -163,6 +163,47 @@ func openOutput(ctx context.Context, order Order) (io.Reader, io.Closer, error) 
 	}
 	reader := transfer.ReadByteStream(ctx, stream)
 	return reader, reader, nil
+}
+
+// A port is dialled by the first read, as often as Kuasar's containerd tries: it may open late.
+type port struct {
+	path   string
+	lock   sync.Mutex
+	conn   net.Conn
+	closed bool
+}
+
+func (p *port) Read(b []byte) (int, error) {
+	var err error
+	for try := 0; try < 100 && p.conn == nil; try++ {
+		if err = p.dial(); err != nil {
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
+	if p.conn == nil {
+		return 0, err
+	}
+	return p.conn.Read(b)
+}
+
+func (p *port) dial() (err error) {
+	p.lock.Lock()
+	defer p.lock.Unlock()
+	if p.closed {
+		return net.ErrClosed
+	}
+	p.conn, err = net.Dial("unix", p.path)
+	return err
+}
+
+func (p *port) Close() error {
+	p.lock.Lock()
+	defer p.lock.Unlock()
+	p.closed = true
+	if p.conn == nil {
+		return nil
+	}
+	return p.conn.Close()
 }
 
 // A patient reader of a FIFO does not take the time before the first writer for the end.
