@@ -167,10 +167,13 @@ class Container:
     def pids(self) -> dict[int, str]:
         """Return the pids in the cgroup, each with the id of its exec, or "".
 
-        The runtime's `ps` reads the same files, at the price of a process.
+        The runtime's `ps` reads the same files, at the price of a process. The pid of the init
+        process is one of them even after its end: containerd, when it starts, deletes a task
+        that has none and loses its exit (core/runtime/v2/shim_load.go).
         """
         execs = {exec.pid: exec.id for exec in self._execs.values()}
-        return {pid: execs.get(pid, "") for pid in self.cgroup.processes()}
+        pids = [self.init.pid, *self.cgroup.processes()]
+        return {pid: execs.get(pid, "") for pid in pids}
 
     def delete_exec(self, exec_id: str) -> Process:
         """Kill an exec if it runs, and forget it.
@@ -210,6 +213,9 @@ class Container:
         deadline = time.monotonic() + KILLED_WITHIN
         while running := [exec for exec in self._execs.values() if exec.is_alive]:
             if running[0].wait_for(_KILL_AGAIN) is not None:
+                continue
+            if all(exec.has_ended for exec in running):
+                # The host takes their output.
                 continue
             if time.monotonic() >= deadline:
                 log.error("execs outlive their container", id=self.id, count=len(running))

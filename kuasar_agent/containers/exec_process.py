@@ -98,8 +98,11 @@ class ExecProcess(Process):
                 self._give_up()
             else:
                 self.child.signal(signal.SIGKILL)
-                if self.wait_for(KILLED_WITHIN) is None:
+                if self.child.wait(KILLED_WITHIN) is None:
                     log.error("exec does not end", id=self._context.id, exec=self.id)
+                else:
+                    # As long as the host takes output.
+                    self.wait()
             self._close_stdio()
             off_hub(_remove, self.pid_file)
             self._deleted = True
@@ -127,6 +130,7 @@ class ExecProcess(Process):
         exit = child.wait()
         # The OOM killer may have ended it.
         self._context.cgroup.report_kills()
+        self._settle()
         self._stop(exit)
         self._context.events.exited(self)
 

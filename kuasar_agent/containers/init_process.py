@@ -100,8 +100,12 @@ class InitProcess(Process):
             self.kill_the_rest()
             self.thaw()
         self._context.runtime.delete(self.id)
-        if self.wait_for(KILLED_WITHIN) is None:
+        assert self.child is not None
+        if self.child.wait(KILLED_WITHIN) is None:
             log.error("container's process does not end", id=self.id, pid=self.pid)
+        else:
+            # As long as the host takes output.
+            self.wait()
         self._close_stdio()
 
     def kill_the_rest(self) -> None:
@@ -136,8 +140,11 @@ class InitProcess(Process):
         exit = child.wait()
         if self._context.bundle.shares_pids:
             self.kill_the_rest()
+        # Concurrently with the outputs of the execs: each may wait for its reader.
+        settling = gevent.spawn(self._settle)
         self._end_execs()
         self._context.cgroup.report_kills()
+        settling.join()
         self._stop(exit)
         log.info("container exited", id=self.id, pid=exit.pid, status=exit.status)
         self._start_told.wait()

@@ -86,8 +86,14 @@ class ListenerSink(Sink):
     def finish(self) -> None:
         # Closing the listener would reset a reader that is on its way, perhaps to take over from
         # one that is gone.
-        while _gone(self._acceptor.connection()):
-            self._acceptor.drop()
+        pause = _PAUSE / 16
+        while (gone := _gone(self._acceptor.connection())) or self._acceptor.unread():
+            if gone:
+                self._acceptor.drop()
+            else:
+                # The reader of a stream that has ended counts for one that has read it.
+                gevent.sleep(pause)
+                pause = min(2 * pause, _PAUSE)
         self._acceptor.close()
 
     def close(self) -> None:

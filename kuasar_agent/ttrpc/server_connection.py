@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 MOST_METADATA = 1024
 
+MOST_FINISHED = 128
+"""Finished streams whose late messages are told from those of streams that never were."""
+
 
 class ServerConnection(Connection):
     """`services` maps service names to methods by their proto names."""

@@ -8,20 +8,22 @@ from __future__ import annotations
 import gevent
 import pytest
 from gevent.event import Event
+from gevent.queue import Queue
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from kuasar_agent.api.transfer_pb2 import Data
 from kuasar_agent.services.streaming import encode_data
 from kuasar_agent.stdio.channels import OutputChannel, Preempted
 from kuasar_agent.stdio.flow_control import MESSAGE, OutputFlow
+from kuasar_agent.stdio.pacing import FREE_MESSAGES
 from kuasar_agent.ttrpc import StreamClosed
 from tests.support.streams import pack
 
 
 class Crowded:
-    """A stream whose connection has no room yet, and a peer that grants once."""
+    """A stream whose connection has no room yet, and a host that grants once, if at all."""
 
-    def __init__(self, grant: int = 1 << 20) -> None:
+    def __init__(self, grant: int | None = 1 << 20) -> None:
         self.room = Event()
         self.gone = Event()
         """The kernel takes what is queued, unless the connection is `lost`."""
@@ -30,12 +32,17 @@ class Crowded:
         """Messages after which the call is over."""
         self.queued: list[bytes] = []
         self.sent: list[bytes] = []
-        self._grants = [grant]
+        self.ended = False
+        self.incoming: Queue[int | None] = Queue()
+        """Grants, and None for the half-close."""
+        if grant is not None:
+            self.incoming.put(grant)
 
     def receive_grant(self) -> int | None:
-        if not self._grants:
-            Event().wait()
-        return self._grants.pop()
+        return self.incoming.get()
+
+    def end(self) -> None:
+        self.ended = True
 
     def receive_data(self) -> bytes | None:
         raise NotImplementedError
@@ -62,6 +69,14 @@ class Crowded:
         withdrawn = len(self.queued) - kept
         del self.queued[kept:]
         return withdrawn
+
+
+def roomy(grant: int | None = 1 << 20) -> Crowded:
+    """A stream that takes every message at once."""
+    stream = Crowded(grant)
+    stream.room.set()
+    stream.gone.set()
+    return stream
 
 
 def reading(channel: OutputChannel, stream: Crowded) -> gevent.Greenlet[[], None]:
@@ -175,3 +190,78 @@ def test_a_batch_is_no_more_than_was_granted() -> None:
     reader = reading(channel, stream)
     assert [len(message) for message in stream.sent] == [MESSAGE, 1]
     reader.kill()
+
+
+def test_a_host_that_closes_its_side_after_a_grant_has_left() -> None:
+    channel, first, second = OutputChannel(), roomy(grant=5), roomy()
+    channel.put(b"hello world")
+    flow = reading(channel, first)
+    assert first.sent == [b"hello"]
+    first.incoming.put(None)
+    flow.get(timeout=10)
+    assert (first.sent, first.ended, channel.has_reader) == ([b"hello"], False, False)
+    other = reading(channel, second)
+    assert second.sent == [b" world"]
+    other.kill()
+
+
+def test_a_host_that_leaves_while_messages_wait_for_room_takes_none_of_them() -> None:
+    channel, stream = OutputChannel(), Crowded()
+    channel.put(b"hello")
+    flow = reading(channel, stream)
+    stream.incoming.put(None)
+    flow.get(timeout=10)
+    assert (stream.queued, bytes(channel.peek(100))) == ([], b"hello")
+
+
+def test_a_host_that_closes_its_side_without_a_grant_reads_on() -> None:
+    channel, stream = OutputChannel(), roomy(grant=None)
+    channel.put(b"hello")
+    channel.end()
+    flow = reading(channel, stream)
+    assert stream.sent == []
+    stream.incoming.put(None)
+    flow.get(timeout=10)
+    assert (stream.sent, stream.ended) == ([b"hello"], True)
+
+
+def test_output_is_delivered_when_the_host_closes_its_side_after_the_end() -> None:
+    channel, stream = OutputChannel(), roomy()
+    channel.put(b"hello")
+    channel.end()
+    flow = reading(channel, stream)
+    assert (stream.sent, stream.ended, channel.delivered) == ([b"hello"], True, False)
+    stream.incoming.put(None)
+    flow.get(timeout=10)
+    assert channel.delivered
+
+
+def test_a_silent_host_is_not_waited_for_once_the_task_is_deleted() -> None:
+    channel, stream = OutputChannel(), roomy()
+    channel.put(b"hello")
+    channel.end()
+    flow = reading(channel, stream)
+    assert not flow.ready()
+    channel.released = True
+    channel.end()
+    flow.get(timeout=10)
+
+
+def test_small_messages_are_gathered_for_a_host_that_has_many_unread() -> None:
+    channel, stream = OutputChannel(), roomy()
+    flow = reading(channel, stream)
+    for number in range(FREE_MESSAGES):
+        channel.put(b"x")
+        gevent.idle()
+        assert len(stream.sent) == number + 1
+    channel.put(b"y")
+    gevent.idle()
+    assert len(stream.sent) == FREE_MESSAGES
+    channel.put(b"z" * MESSAGE)
+    gevent.idle()
+    # With a full message's bytes there is nothing to wait for.
+    assert len(stream.sent) > FREE_MESSAGES
+    channel.end()
+    gevent.idle()
+    assert b"".join(stream.sent) == b"x" * FREE_MESSAGES + b"y" + b"z" * MESSAGE
+    flow.kill()
