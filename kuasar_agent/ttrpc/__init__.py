@@ -10,41 +10,41 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kuasar_agent.ttrpc.address import dial as dial
-    from kuasar_agent.ttrpc.address import listen as listen
-    from kuasar_agent.ttrpc.call import ServerStream as ServerStream
-    from kuasar_agent.ttrpc.client import Client as Client
-    from kuasar_agent.ttrpc.client import Stub as Stub
-    from kuasar_agent.ttrpc.client import connect as connect
-    from kuasar_agent.ttrpc.client_stream import ClientStream as ClientStream
-    from kuasar_agent.ttrpc.context import Context as Context
-    from kuasar_agent.ttrpc.context import cancellable as cancellable
-    from kuasar_agent.ttrpc.limits import Limits as Limits
-    from kuasar_agent.ttrpc.metadata import Metadata as Metadata
-    from kuasar_agent.ttrpc.peer import Peer as Peer
-    from kuasar_agent.ttrpc.peer import same_user as same_user
-    from kuasar_agent.ttrpc.peer import vsock_host_only as vsock_host_only
-    from kuasar_agent.ttrpc.server import Server as Server
-    from kuasar_agent.ttrpc.server import ServerClosed as ServerClosed
-    from kuasar_agent.ttrpc.status import AlreadyExists as AlreadyExists
-    from kuasar_agent.ttrpc.status import Cancelled as Cancelled
-    from kuasar_agent.ttrpc.status import Code as Code
-    from kuasar_agent.ttrpc.status import ConnectionClosed as ConnectionClosed
-    from kuasar_agent.ttrpc.status import DeadlineExceeded as DeadlineExceeded
-    from kuasar_agent.ttrpc.status import FailedPrecondition as FailedPrecondition
-    from kuasar_agent.ttrpc.status import Internal as Internal
-    from kuasar_agent.ttrpc.status import InvalidArgument as InvalidArgument
-    from kuasar_agent.ttrpc.status import NotFound as NotFound
-    from kuasar_agent.ttrpc.status import OutOfRange as OutOfRange
-    from kuasar_agent.ttrpc.status import PermissionDenied as PermissionDenied
-    from kuasar_agent.ttrpc.status import ProtocolError as ProtocolError
-    from kuasar_agent.ttrpc.status import ResourceExhausted as ResourceExhausted
-    from kuasar_agent.ttrpc.status import StatusError as StatusError
-    from kuasar_agent.ttrpc.status import StreamClosed as StreamClosed
-    from kuasar_agent.ttrpc.status import StreamFull as StreamFull
-    from kuasar_agent.ttrpc.status import Unavailable as Unavailable
-    from kuasar_agent.ttrpc.status import Unimplemented as Unimplemented
-    from kuasar_agent.ttrpc.status import Unknown as Unknown
+    from .address import dial as dial
+    from .address import listen as listen
+    from .call import ServerStream as ServerStream
+    from .client import Client as Client
+    from .client import Stub as Stub
+    from .client import connect as connect
+    from .client_stream import ClientStream as ClientStream
+    from .context import Context as Context
+    from .context import cancellable as cancellable
+    from .limits import Limits as Limits
+    from .metadata import Metadata as Metadata
+    from .peer import Peer as Peer
+    from .peer import same_user as same_user
+    from .peer import vsock_host_only as vsock_host_only
+    from .server import Server as Server
+    from .server import ServerClosed as ServerClosed
+    from .status import AlreadyExists as AlreadyExists
+    from .status import Cancelled as Cancelled
+    from .status import Code as Code
+    from .status import ConnectionClosed as ConnectionClosed
+    from .status import DeadlineExceeded as DeadlineExceeded
+    from .status import FailedPrecondition as FailedPrecondition
+    from .status import Internal as Internal
+    from .status import InvalidArgument as InvalidArgument
+    from .status import NotFound as NotFound
+    from .status import OutOfRange as OutOfRange
+    from .status import PermissionDenied as PermissionDenied
+    from .status import ProtocolError as ProtocolError
+    from .status import ResourceExhausted as ResourceExhausted
+    from .status import StatusError as StatusError
+    from .status import StreamClosed as StreamClosed
+    from .status import StreamFull as StreamFull
+    from .status import Unavailable as Unavailable
+    from .status import Unimplemented as Unimplemented
+    from .status import Unknown as Unknown
 
 _MODULES = {
     "address": (

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from gevent import sleep
 from gevent import socket as gsocket
 
-from kuasar_agent.ttrpc.status import DeadlineExceeded, InvalidArgument
+from .status import DeadlineExceeded, InvalidArgument
 
 HVSOCK_ATTEMPT = 0.5
 """Seconds for the hypervisor's answer; the guest may not be listening yet."""

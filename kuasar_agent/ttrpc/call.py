@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 from gevent.hub import get_hub
 from greenlet import GreenletExit, greenlet
 
-from kuasar_agent.ttrpc.context import Context
-from kuasar_agent.ttrpc.errors import status_of
-from kuasar_agent.ttrpc.status import DeadlineExceeded, StatusError, Unimplemented
-from kuasar_agent.ttrpc.transport import LONGEST_TIMER, Parked
+from .context import Context
+from .errors import status_of
+from .status import DeadlineExceeded, StatusError, Unimplemented
+from .transport import LONGEST_TIMER, Parked
 
 if TYPE_CHECKING:
     from gevent._types import _TimerWatcher
     from google.protobuf.message import Message
 
-    from kuasar_agent.ttrpc.peer import Peer
-    from kuasar_agent.ttrpc.server_connection import ServerConnection
-    from kuasar_agent.ttrpc.service import Method
-    from kuasar_agent.ttrpc.stream import Stream
+    from .peer import Peer
+    from .server_core import ServerCore
+    from .service import Method
+    from .stream import Stream
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ ToStatus = Callable[[Exception], StatusError | None]
 class CallOwner(Protocol):
     """What a call needs of the connection that it came over."""
 
-    core: ServerConnection
+    core: ServerCore
     peer: Peer
     closed: bool
 

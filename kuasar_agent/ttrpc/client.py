@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 
-from kuasar_agent.ttrpc.address import dial
-from kuasar_agent.ttrpc.client_connection import ClientConnection
-from kuasar_agent.ttrpc.client_stream import ClientCall, ClientStream, ClientTransport
-from kuasar_agent.ttrpc.connection import Events
-from kuasar_agent.ttrpc.limits import Limits
-from kuasar_agent.ttrpc.metadata import Metadata, MetadataLike
-from kuasar_agent.ttrpc.service import Method, method_of, snake_case
-from kuasar_agent.ttrpc.status import InvalidArgument
+from .address import dial
+from .client_core import ClientCore
+from .client_stream import ClientCall, ClientStream, ClientTransport
+from .core import Events
+from .limits import Limits
+from .metadata import Metadata, MetadataLike
+from .service import Method, method_of, snake_case
+from .status import InvalidArgument
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import ServiceDescriptor
@@ -61,7 +61,7 @@ class Client:
     ) -> None:
         self._interceptors = tuple(reversed(tuple(interceptors)))
         self._methods: dict[MethodDescriptor | str, Method] = {}
-        self._connection = _Connection(sock, ClientConnection(limits), on_close)
+        self._connection = _Connection(sock, ClientCore(limits), on_close)
 
     def call(
         self,
@@ -213,7 +213,7 @@ class _Connection(ClientTransport):
     """The client's end, which wakes the calls."""
 
     def __init__(
-        self, sock: socket.socket, core: ClientConnection, on_close: Callable[[], object] | None
+        self, sock: socket.socket, core: ClientCore, on_close: Callable[[], object] | None
     ) -> None:
         self._on_close = on_close
         super().__init__(sock, core)

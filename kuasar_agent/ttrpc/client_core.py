@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from kuasar_agent.ttrpc import envelope
-from kuasar_agent.ttrpc.connection import Connection, Event, Events
-from kuasar_agent.ttrpc.frames import (
+from . import envelope
+from .core import ConnectionCore, Event, Events
+from .frames import (
     DATA,
     NO_DATA,
     REMOTE_CLOSED,
@@ -16,20 +16,20 @@ from kuasar_agent.ttrpc.frames import (
     encode,
     oversize_text,
 )
-from kuasar_agent.ttrpc.limits import Limits
-from kuasar_agent.ttrpc.status import (
+from .limits import Limits
+from .status import (
     ConnectionClosed,
     ProtocolError,
     ResourceExhausted,
     StatusError,
     StreamFull,
 )
-from kuasar_agent.ttrpc.stream import MethodKind, Stream
+from .stream import MethodKind, Stream
 
 LAST_ID = 0xFFFFFFFF
 
 
-class ClientConnection(Connection):
+class ClientCore(ConnectionCore):
     """Opens calls, and takes what the server says of them."""
 
     def __init__(self, limits: Limits | None = None) -> None:

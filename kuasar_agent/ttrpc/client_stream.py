@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from gevent.hub import get_hub
 
-from kuasar_agent.ttrpc.metadata import Metadata, MetadataLike
-from kuasar_agent.ttrpc.status import (
+from .metadata import Metadata, MetadataLike
+from .status import (
     Cancelled,
     ConnectionClosed,
     DeadlineExceeded,
     StreamClosed,
 )
-from kuasar_agent.ttrpc.transport import LONGEST_TIMER, Parked, Transport
+from .transport import LONGEST_TIMER, Parked, Transport
 
 if TYPE_CHECKING:
     from gevent._types import _TimerWatcher
     from google.protobuf.message import Message
 
-    from kuasar_agent.ttrpc.client_connection import ClientConnection
-    from kuasar_agent.ttrpc.service import Method
+    from .client_core import ClientCore
+    from .service import Method
 
 LARGEST_TIMEOUT = (1 << 63) - 1
 
@@ -30,7 +30,7 @@ LARGEST_TIMEOUT = (1 << 63) - 1
 class ClientTransport(Transport):
     """A transport whose core is a client's."""
 
-    core: ClientConnection
+    core: ClientCore
 
 
 class ClientCall(Parked):

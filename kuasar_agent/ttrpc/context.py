@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gevent.event import Event
 
-from kuasar_agent.ttrpc.metadata import Metadata, MetadataLike
+from .metadata import Metadata, MetadataLike
 
 if TYPE_CHECKING:
-    from kuasar_agent.ttrpc.peer import Peer
+    from .peer import Peer
 
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 

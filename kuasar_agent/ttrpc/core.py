@@ -37,10 +37,10 @@ from __future__ import annotations
 from collections import deque
 from enum import Enum, auto
 
-from kuasar_agent.ttrpc.frames import DATA, FrameReader, encode
-from kuasar_agent.ttrpc.limits import Limits
-from kuasar_agent.ttrpc.status import ConnectionClosed, StatusError, StreamClosed
-from kuasar_agent.ttrpc.stream import MESSAGE_OVERHEAD, Outbox, Stream
+from .frames import DATA, FrameReader, encode
+from .limits import Limits
+from .status import ConnectionClosed, StatusError, StreamClosed
+from .stream import MESSAGE_OVERHEAD, Outbox, Stream
 
 
 class Event(Enum):
@@ -59,7 +59,7 @@ class Event(Enum):
 Events = list[tuple[Event, Stream]]
 
 
-class Connection:
+class ConnectionCore:
     """What both roles share: the stream table, the inboxes and their bounds."""
 
     def __init__(self, limits: Limits) -> None:

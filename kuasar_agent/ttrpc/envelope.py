@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
-from kuasar_agent.ttrpc import envelope_pb2
-from kuasar_agent.ttrpc.frames import MAX_PAYLOAD
-from kuasar_agent.ttrpc.status import Code, Internal, InvalidArgument, StatusError
+from . import envelope_pb2
+from .frames import MAX_PAYLOAD
+from .status import Code, Internal, InvalidArgument, StatusError
 
 if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any as AnyMessage

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gevent.timeout import Timeout
 from greenlet import GreenletExit
 
-from kuasar_agent.ttrpc.status import (
+from .status import (
     AlreadyExists,
     Cancelled,
     DeadlineExceeded,

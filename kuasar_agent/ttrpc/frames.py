@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from kuasar_agent.ttrpc.status import ResourceExhausted
+from .status import ResourceExhausted
 
 HEADER = Struct(">IIBB")
 HEADER_SIZE = 10

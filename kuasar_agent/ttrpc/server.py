@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING
 
 from gevent.event import Event as Flag
 
-from kuasar_agent.ttrpc.call import Call, Interceptor, ToStatus
-from kuasar_agent.ttrpc.connection import Event, Events
-from kuasar_agent.ttrpc.limits import Limits
-from kuasar_agent.ttrpc.listener import AnySocket, Listener
-from kuasar_agent.ttrpc.peer import Peer, Policy, peer_of
-from kuasar_agent.ttrpc.server_connection import ServerConnection
-from kuasar_agent.ttrpc.service import Method, methods_of
-from kuasar_agent.ttrpc.status import ConnectionClosed, ResourceExhausted
-from kuasar_agent.ttrpc.transport import Transport
-from kuasar_agent.ttrpc.workers import Job, Workers
+from .call import Call, Interceptor, ToStatus
+from .core import Event, Events
+from .limits import Limits
+from .listener import AnySocket, Listener
+from .peer import Peer, Policy, peer_of
+from .server_core import ServerCore
+from .service import Method, methods_of
+from .status import ConnectionClosed, ResourceExhausted
+from .transport import Transport
+from .workers import Job, Workers
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import ServiceDescriptor
 
-    from kuasar_agent.ttrpc.stream import Stream
+    from .stream import Stream
 
 logger = logging.getLogger(__name__)
 
@@ -180,18 +180,16 @@ class Server:
             if isinstance(error, KeyboardInterrupt):
                 raise
             return
-        core = ServerConnection(self._services, strict_ids=self._strict_ids, limits=self._limits)
+        core = ServerCore(self._services, strict_ids=self._strict_ids, limits=self._limits)
         self._connections.add(_Connection(sock, core, self, peer))
 
 
 class _Connection(Transport):
     """One client of the server."""
 
-    core: ServerConnection
+    core: ServerCore
 
-    def __init__(
-        self, sock: socket.socket, core: ServerConnection, server: Server, peer: Peer
-    ) -> None:
+    def __init__(self, sock: socket.socket, core: ServerCore, server: Server, peer: Peer) -> None:
         self.peer = peer
         self._server = server
         super().__init__(sock, core)

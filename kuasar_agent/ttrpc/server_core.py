@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from kuasar_agent.ttrpc import envelope
-from kuasar_agent.ttrpc.connection import Connection, Event, Events
-from kuasar_agent.ttrpc.frames import (
+from . import envelope
+from .core import ConnectionCore, Event, Events
+from .frames import (
     DATA,
     NO_DATA,
     REMOTE_CLOSED,
@@ -16,8 +16,8 @@ from kuasar_agent.ttrpc.frames import (
     encode,
     oversize_text,
 )
-from kuasar_agent.ttrpc.limits import Limits
-from kuasar_agent.ttrpc.status import (
+from .limits import Limits
+from .status import (
     Code,
     ConnectionClosed,
     DeadlineExceeded,
@@ -25,7 +25,7 @@ from kuasar_agent.ttrpc.status import (
     StatusError,
     StreamFull,
 )
-from kuasar_agent.ttrpc.stream import MethodKind, Stream
+from .stream import MethodKind, Stream
 
 if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any as AnyMessage
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 MOST_METADATA = 1024
 
 
-class ServerConnection(Connection):
+class ServerCore(ConnectionCore):
     """`services` maps service names to methods by their proto names."""
 
     def __init__(

@@ -10,8 +10,8 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from kuasar_agent.ttrpc.envelope import request_prefix
-from kuasar_agent.ttrpc.status import Internal, ProtocolError, Unknown
+from .envelope import request_prefix
+from .status import Internal, ProtocolError, Unknown
 
 Handler = Callable[..., Any]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Protocol
 
-from kuasar_agent.ttrpc.status import StatusError
+from .status import StatusError
 
 MESSAGE_OVERHEAD = 64
 """Charged for each queued message, so that empty ones are bounded too."""

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from gevent.event import Event as Flag
 from gevent.hub import Waiter, get_hub
 
-from kuasar_agent.ttrpc.connection import Connection, Events
-from kuasar_agent.ttrpc.status import DeadlineExceeded
+from .core import ConnectionCore, Events
+from .status import DeadlineExceeded
 
 if TYPE_CHECKING:
     from gevent._types import _TimerWatcher
@@ -69,7 +69,7 @@ class Parked:
 class Transport:
     """Owns a connected socket; subclasses say what events mean."""
 
-    def __init__(self, sock: socket.socket, core: Connection) -> None:
+    def __init__(self, sock: socket.socket, core: ConnectionCore) -> None:
         self.core = core
         self.closed = False
         self.received = self.sent = 0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from kuasar_agent.ttrpc.client_connection import ClientConnection
-from kuasar_agent.ttrpc.connection import Connection, Event
+from kuasar_agent.ttrpc.client_core import ClientCore
+from kuasar_agent.ttrpc.core import ConnectionCore, Event
 from kuasar_agent.ttrpc.frames import HEADER_SIZE
 from kuasar_agent.ttrpc.limits import Limits
-from kuasar_agent.ttrpc.server_connection import ServerConnection
+from kuasar_agent.ttrpc.server_core import ServerCore
 from kuasar_agent.ttrpc.service import methods_of
 from kuasar_agent.ttrpc.status import ConnectionClosed, StatusError
 from kuasar_agent.ttrpc.stream import Stream
@@ -40,7 +40,7 @@ class ServerUnderFuzz:
     """A core whose calls end, echo or hold on, as their methods' kinds have it."""
 
     def __init__(self) -> None:
-        self.core = ServerConnection({NAME: METHODS}, limits=LIMITS)
+        self.core = ServerCore({NAME: METHODS}, limits=LIMITS)
         self.sent = bytearray()
 
     def receive(self, data: bytes) -> None:
@@ -78,7 +78,7 @@ class ClientUnderFuzz:
     """A core with a call of each kind in progress."""
 
     def __init__(self) -> None:
-        self.core = ClientConnection(LIMITS)
+        self.core = ClientCore(LIMITS)
         self.calls = [
             self.core.open(METHODS[name], METHODS[name].prefix)
             for name in ("Echo", "Count", "Sum", "Chat", "Echo", "Chat", "Chat")
@@ -114,7 +114,7 @@ class ClientUnderFuzz:
         assert not self.core.streams
 
 
-def check_bounds(core: Connection, received: int) -> None:
+def check_bounds(core: ConnectionCore, received: int) -> None:
     """What a connection keeps is bounded by its limits and by what one read brought."""
     assert len(core.streams) <= LIMITS.streams
     # The most that is charged for bytes on the wire: an empty message has ten of them.

@@ -9,7 +9,7 @@ import gevent
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
 from kuasar_agent.ttrpc import Client
-from kuasar_agent.ttrpc.client_connection import ClientConnection
+from kuasar_agent.ttrpc.client_core import ClientCore
 from kuasar_agent.ttrpc.service import methods_of
 from kuasar_agent.ttrpc.status import (
     StatusError,
@@ -111,7 +111,7 @@ class CoreCalls:
     """The client's core alone; waiting for what is not there fails."""
 
     def __init__(self, *, bytewise: bool) -> None:
-        self._core = ClientConnection()
+        self._core = ClientCore()
         self._methods = methods_of(SERVICE, None)
         self._chopper = Chopper(bytewise=bytewise)
         self._frames: list[Frame] = []
@@ -157,7 +157,7 @@ def _raiser(error: Exception) -> Callable[[], Any]:
 
 
 class _CoreHandle:
-    def __init__(self, core: ClientConnection, stream: Stream) -> None:
+    def __init__(self, core: ClientCore, stream: Stream) -> None:
         self._core = core
         self._stream = stream
 

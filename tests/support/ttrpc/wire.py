@@ -16,7 +16,7 @@ from gevent import socket as gsocket
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
 from kuasar_agent.ttrpc.envelope_pb2 import KeyValue, Request, Response
-from kuasar_agent.ttrpc.server_connection import ServerConnection
+from kuasar_agent.ttrpc.server_core import ServerCore
 from kuasar_agent.ttrpc.service import methods_of
 from kuasar_agent.ttrpc.status import NotFound
 from kuasar_agent.ttrpc.stream import Stream
@@ -197,7 +197,7 @@ class CoreWire:
 
     def __init__(self, *, bytewise: bool, strict_ids: bool = True) -> None:
         services = {NAME: methods_of(SERVICE, None)}
-        self.core = ServerConnection(services, strict_ids=strict_ids)
+        self.core = ServerCore(services, strict_ids=strict_ids)
         self._chopper = Chopper(bytewise=bytewise)
         self._sums: dict[int, int] = {}
         self._held: list[Stream] = []

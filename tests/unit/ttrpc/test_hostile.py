@@ -13,7 +13,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import BytesValue, Int64Value, StringValue
 
 from kuasar_agent.ttrpc import Client, Limits, NotFound, Server, StatusError, connect
-from kuasar_agent.ttrpc.server_connection import ServerConnection
+from kuasar_agent.ttrpc.server_core import ServerCore
 from kuasar_agent.ttrpc.service import methods_of
 from tests.support.ttrpc.echo import NAME, SERVICE, Echo
 from tests.support.ttrpc.live import serving, until
@@ -227,7 +227,7 @@ def test_client_that_leaves_in_any_way_ends_its_calls(
 
 def test_memory_of_a_connection_is_bounded_while_nobody_reads() -> None:
     limits = Limits(stream_inbox=1 << 16, connection_inbox=1 << 18)
-    core = ServerConnection({NAME: methods_of(SERVICE, None)}, limits=limits)
+    core = ServerCore({NAME: methods_of(SERVICE, None)}, limits=limits)
     core.receive_data(b"".join(request(each, "Hold") for each in range(1, 41, 2)))
     chunk = b"".join(data(each, "x" * 4096) for each in range(1, 41, 2))
     rounds = 0
@@ -259,13 +259,13 @@ def test_reading_goes_on_when_a_handler_ends_with_messages_untaken(
 
 
 def test_announced_payload_is_not_allocated_before_it_comes() -> None:
-    core = ServerConnection({})
+    core = ServerCore({})
     core.receive_data(frame(1, DATA, RC, bytes(LIMIT))[:20])
     assert len(core._frames._partial) == 20
 
 
 def test_oversize_payload_is_never_kept() -> None:
-    core = ServerConnection({})
+    core = ServerCore({})
     core.receive_data(b"\xff\xff\xff\xff\x00\x00\x00\x01\x01\x00")
     for _ in range(100):
         core.receive_data(bytes(1 << 16))
