@@ -1,4 +1,4 @@
-"""The calling end of a connection; `connection` has the rules."""
+"""The calling end of a connection; `core` and `stream` have the rules."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ from .status import (
     ProtocolError,
     ResourceExhausted,
     StatusError,
+    StreamClosed,
     StreamFull,
 )
-from .stream import MethodKind, Stream
+from .stream import ENDED, HALF_CLOSED, OPEN, MethodKind, Stream
 
 LAST_ID = 0xFFFFFFFF
 
 
 class ClientCore(ConnectionCore):
-    """Opens calls, and takes what the server says of them."""
+    """The calls to one server."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         super().__init__(limits or Limits())
@@ -45,11 +46,14 @@ class ClientCore(ConnectionCore):
         timeout_nano: int = 0,
         metadata: Iterable[tuple[str, str]] = (),
     ) -> Stream:
-        """Start a call; the id is taken and the Request queued in one step, so ids go out in order.
+        """Start a call: take an id and queue the Request, in one step so that ids go out in order.
 
-        `prefix` is `envelope.request_prefix` of the method; a client-streaming call has no
-        payload. Raises ResourceExhausted, with nothing sent, when the request does not fit a
-        frame, and ConnectionClosed when no id is left.
+        `prefix` is `envelope.request_prefix` of the method; a client-streaming or duplex call has
+        no payload.
+
+        Raises:
+            ResourceExhausted: The request does not fit a frame; nothing is sent.
+            ConnectionClosed: All ids of the connection are used.
         """
         if self._next_id > LAST_ID:
             raise ConnectionClosed("ttrpc: stream ids are used up")
@@ -64,31 +68,33 @@ class ClientCore(ConnectionCore):
         self.outbox.append(encode(stream.id, REQUEST, flags, data))
         self._next_id += 2
         self.streams[stream.id] = stream
-        stream.local_closed = not method.client_streaming
         return stream
 
     def send(self, stream: Stream, payload: bytes) -> None:
-        """Send one message.
+        """Queue one message.
 
-        Raises the call's error or StreamClosed when the call or our side of it has ended, and
-        ResourceExhausted for a message over 4 MiB.
+        Raises:
+            StreamClosed: The call has ended, or `close_send` was called.
+            ResourceExhausted: The message does not fit a frame.
         """
-        self._send_data(stream, 0, payload)
+        if stream.state is not OPEN:
+            raise StreamClosed
+        self._queue_data(stream, 0, payload)
 
     def close_send(self, stream: Stream) -> None:
-        """Say that no more messages follow; once said, or once the call has ended, nothing."""
-        if not stream.local_closed:
-            self._send_data(stream, REMOTE_CLOSED | NO_DATA, b"")
-            stream.local_closed = True
+        """Tell the server that no more messages follow; do nothing if it knows or has ended."""
+        if stream.state is OPEN:
+            self._queue_data(stream, REMOTE_CLOSED | NO_DATA, b"")
+            stream.state = HALF_CLOSED
 
     def abandon(self, stream: Stream, error: StatusError) -> None:
-        """Nobody waits for this call any more. The protocol has no frame to say so."""
-        if not stream.ended:
+        """End a call for which no caller waits. The protocol has no frame to tell the server."""
+        if stream.state is not ENDED:
             self._end(stream, error)
         self.forget(stream)
 
     def receive_data(self, data: bytes | memoryview) -> Events:
-        """Take bytes from the server. Frames for unknown streams are ignored."""
+        """Process bytes from the server; frames of unknown streams are ignored."""
         events: Events = []
         for stream_id, kind, flags, payload in self._frames.feed(data):
             if kind not in (RESPONSE, DATA):
@@ -109,9 +115,10 @@ class ClientCore(ConnectionCore):
         return events
 
     def _withhold(self, stream_id: int, stream: Stream | None) -> None:
-        """Go servers before 1.2.8 die of Data on a call that they have ended: drop what is queued.
+        """Drop the queued Data of a call that the server has ended.
 
-        An unknown stream may be one that was abandoned with Data still unsent.
+        Go's servers 1.2.0 to 1.2.7 panic on Data of an ended call (containerd PR #12977). An
+        unknown stream may be one that was abandoned with Data still queued.
         """
         if stream is None or stream.method.client_streaming:
             self.outbox.drop(stream_id)
@@ -123,10 +130,10 @@ class ClientCore(ConnectionCore):
         except StatusError as failure:
             payload, error = b"", failure
         if error is None and stream.method.server_streaming:
-            # An OK Response ends a stream of messages, too; an empty one is not a message.
+            # An OK Response ends a stream of messages, too. Go's client makes an extra message of
+            # an empty one.
             if payload:
                 self._deliver(stream, payload, events)
-            stream.remote_closed = True
         else:
             stream.payload = payload
         self._end(stream, error)
@@ -140,7 +147,6 @@ class ClientCore(ConnectionCore):
         if not flags & NO_DATA:
             self._deliver(stream, payload, events)
         if flags & REMOTE_CLOSED:
-            stream.remote_closed = True
             self._end(stream)
             events.append((Event.ENDED, stream))
 

@@ -1,35 +1,11 @@
-"""A ttrpc connection as a state machine: no sockets, no greenlets, no clock.
+"""A ttrpc connection as a state machine, without sockets, greenlets or a clock.
 
-What both ends share is here; `server_connection` and `client_connection` are the two.
+This module has the part that both ends share; `server_core` and `client_core` are the two ends.
+`stream` has the states of a call and the rules for frames.
 
-Bytes from the peer go into `receive_data`, which returns events. What is to be sent collects in
-`outbox`, both the answers to bad input and what the methods below queue. A connection never
-raises for anything that the peer sent.
-
-A call on either end:
-
-                      Request                     Response, Data RC|ND, failure
-        (no entry) --------------> open ------------------------------------------> ended
-                                    | ^
-                   Data RC received | | Data without RC
-                                    v |
-                               half-closed (the client has sent all; the server may go on)
-
-Flags: RC (REMOTE_CLOSED) says that the sender of the frame sends nothing more; RO (REMOTE_OPEN)
-on a Request that Data follows; ND (NO_DATA) that the frame carries no message, as against an
-empty one. The rules, for both roles unless said otherwise:
-
-- What kind a call is comes from the method, on the server as on the client; a Request's flags
-  are ignored, undefined ones included.
-- A Request's payload is the first message when it is not empty, or when the method takes a
-  single message. An empty payload of a client-streaming method is no message.
-- Data without ND is a message even when it is empty. ND is obeyed: a payload beside it is
-  ignored. RC after it ends the peer's messages; RC with a message is taken, never sent.
-- The server ends a server-streaming call with Data RC|ND, every other and every failed one with
-  a Response. Either ends the whole call, whether or not the client has closed its side.
-- A client opens a client-streaming call with RO|ND: the one form that every server takes.
-
-The words in the answers are those of the Go server, because clients compare them.
+Bytes from the peer go into `receive_data`, which returns events. Frames to be sent collect in
+`outbox`: the answers to bad input, and the frames that the methods below queue. A core never raises
+for anything that the peer sent.
 """
 
 from __future__ import annotations
@@ -39,49 +15,57 @@ from enum import Enum, auto
 
 from .frames import DATA, FrameReader, encode
 from .limits import Limits
-from .status import ConnectionClosed, StatusError, StreamClosed
-from .stream import MESSAGE_OVERHEAD, Outbox, Stream
+from .outbox import Outbox
+from .status import ConnectionClosed, StatusError
+from .stream import ENDED, MESSAGE_OVERHEAD, Stream
 
 
 class Event(Enum):
-    """What happened to the stream beside it."""
+    """The kind of a change to the stream that is reported beside it."""
 
     OPENED = auto()
     """Server: a call came in; its method, payload, timeout and metadata are set."""
     CHANGED = auto()
     """A message or the end of messages can be received."""
     FAILED = auto()
-    """Server: the call is over on the wire; whatever its handler still does is in vain."""
+    """Server: the call has ended on the wire; the result of its handler will be discarded."""
     ENDED = auto()
-    """Client: the reply, the end or the error is there."""
+    """Client: the reply, the end of the messages or the error has arrived."""
 
 
 Events = list[tuple[Event, Stream]]
 
 
 class ConnectionCore:
-    """What both roles share: the stream table, the inboxes and their bounds."""
+    """The stream table of a connection, and the inboxes with their bounds."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.streams: dict[int, Stream] = {}
+        """Calls that have not ended, by id."""
         self.outbox = Outbox()
         self.inbox_size = 0
+        """Bytes of received messages that were not taken, with MESSAGE_OVERHEAD each."""
         self._frames = FrameReader()
         self._holding: set[Stream] = set()
         self._full: set[Stream] = set()
 
     def receive_data(self, data: bytes | memoryview) -> Events:
-        """Take bytes from the peer; `data` may be reused afterwards."""
+        """Process bytes from the peer; the caller may reuse `data` afterwards."""
         raise NotImplementedError
 
     @property
     def congested(self) -> bool:
-        """Too much is waiting to be taken: stop reading until it is not."""
+        """True while too many messages wait to be taken; until then, do not read the socket."""
         return bool(self._full) or self.inbox_size >= self.limits.connection_inbox
 
+    @property
+    def partial_size(self) -> int:
+        """Bytes kept of a frame that has not arrived completely."""
+        return self._frames.partial_size
+
     def take(self, stream: Stream) -> bytes | None:
-        """The next message of a stream, or None when there is none now."""
+        """Remove and return the next message of a stream; None if there is none yet."""
         if not stream.inbox:
             return None
         message = stream.inbox.popleft()
@@ -96,7 +80,7 @@ class ConnectionCore:
         return message
 
     def forget(self, stream: Stream) -> None:
-        """Drop what a stream has received: nobody will take it."""
+        """Drop the messages of a stream that will not be taken any more."""
         if not stream.inbox:
             return
         self.inbox_size -= stream.inbox_size
@@ -106,10 +90,10 @@ class ConnectionCore:
         self._full.discard(stream)
 
     def expire(self) -> Events:
-        """Fail the streams in the way, called after each `limits.stall` of congestion.
+        """Fail the streams that cause the congestion; call it after each `limits.stall` of it.
 
-        A stream is in the way when it is full (or, if the connection as a whole is, the one that
-        holds most) and nobody has taken a message of it since the last call.
+        These are the full streams and, if the connection as a whole is full, the stream that holds
+        most. A stream fails only if no message was taken from it since the previous call.
         """
         suspects = set(self._full)
         if self.inbox_size >= self.limits.connection_inbox:
@@ -124,12 +108,11 @@ class ConnectionCore:
         return events
 
     def closed(self) -> list[Stream]:
-        """The transport is gone: every call in progress ends with ConnectionClosed."""
+        """End every call with ConnectionClosed, because the socket is gone; return these calls."""
         streams = list(self.streams.values())
         self.streams.clear()
         for stream in streams:
-            stream.ended = True
-            stream.local_closed = True
+            stream.state = ENDED
             stream.error = ConnectionClosed()
         return streams
 
@@ -140,7 +123,7 @@ class ConnectionCore:
         if stream.inbox is None:
             stream.inbox = deque()
         if not stream.inbox:
-            # Whoever waits for messages is told once, and then takes all there are.
+            # One event for all messages: the receiver takes until the inbox is empty.
             self._holding.add(stream)
             events.append((Event.CHANGED, stream))
         size = len(message) + MESSAGE_OVERHEAD
@@ -151,12 +134,9 @@ class ConnectionCore:
             self._full.add(stream)
 
     def _end(self, stream: Stream, error: StatusError | None = None) -> None:
-        stream.ended = True
-        stream.local_closed = True
+        stream.state = ENDED
         stream.error = error
         self.streams.pop(stream.id, None)
 
-    def _send_data(self, stream: Stream, flags: int, payload: bytes) -> None:
-        if stream.local_closed:
-            raise StreamClosed()
+    def _queue_data(self, stream: Stream, flags: int, payload: bytes) -> None:
         self.outbox.append(encode(stream.id, DATA, flags, payload))

@@ -1,74 +1,14 @@
-"""One call as a connection's core sees it, and the queues around it."""
+"""Frames that wait for the socket."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Protocol
-
-from .status import StatusError
-
-MESSAGE_OVERHEAD = 64
-"""Charged for each queued message, so that empty ones are bounded too."""
-
-
-class MethodKind(Protocol):
-    """What the core needs to know of a method; the four kinds are the four combinations."""
-
-    @property
-    def client_streaming(self) -> bool: ...
-
-    @property
-    def server_streaming(self) -> bool: ...
-
-
-class Stream:
-    """The state of one call; the connection changes it, its user reads it.
-
-    `remote_closed`: the peer sends no more messages. `local_closed`: we send none. `ended`: the
-    call is over on the wire and its id is out of the connection's table. Messages received
-    before any of these stay in the inbox.
-    """
-
-    __slots__ = (
-        "ended",
-        "error",
-        "id",
-        "inbox",
-        "inbox_size",
-        "local_closed",
-        "metadata",
-        "method",
-        "owner",
-        "payload",
-        "remote_closed",
-        "stall_mark",
-        "taken",
-        "timeout_nano",
-    )
-
-    def __init__(self, stream_id: int, method: Any, payload: bytes) -> None:
-        self.id = stream_id
-        self.method = method
-        self.payload = payload
-        """The single request message on a server, the single reply on a client."""
-        self.timeout_nano = 0
-        self.metadata: tuple[tuple[str, str], ...] = ()
-        self.inbox: deque[bytes] | None = None
-        self.inbox_size = 0
-        self.remote_closed = False
-        self.local_closed = False
-        self.ended = False
-        self.error: StatusError | None = None
-        self.taken = 0
-        self.stall_mark = -1
-        self.owner: Any = None
-        """A place for the adapter around the core."""
 
 
 class Outbox:
-    """Whole frames in the order in which they go out; the first may be partly gone."""
+    """A queue of whole frames; the kernel may already have a part of the first one."""
 
     __slots__ = ("_frames", "_offset", "size")
 
@@ -78,18 +18,19 @@ class Outbox:
         self.size = 0
 
     def append(self, frame: bytes) -> None:
+        """Queue a frame."""
         self._frames.append(frame)
         self.size += len(frame)
 
     def peek(self, count: int) -> list[bytes | memoryview]:
-        """The next frames, at most `count`, to hand to sendmsg(2)."""
+        """Return the next frames, at most `count`, as buffers for sendmsg(2)."""
         buffers: list[bytes | memoryview] = list(islice(self._frames, count))
         if self._offset:
             buffers[0] = memoryview(buffers[0])[self._offset :]
         return buffers
 
     def consume(self, sent: int) -> None:
-        """Forget what the kernel took."""
+        """Remove the first `sent` bytes, which the kernel has accepted."""
         if sent == self.size:
             self._frames.clear()
             self._offset = self.size = 0
@@ -102,13 +43,13 @@ class Outbox:
         self._offset = sent
 
     def take(self) -> bytes:
-        """All that waits, as bytes."""
+        """Remove and return everything."""
         data = b"".join(self.peek(len(self._frames)))
         self.consume(len(data))
         return data
 
     def drop(self, stream_id: int) -> None:
-        """Forget a stream's frames, except one that is partly gone."""
+        """Remove the frames of a stream, except one of which the kernel has a part."""
         key = stream_id.to_bytes(4, "big")
         kept: deque[bytes] = deque()
         for index, frame in enumerate(self._frames):
@@ -119,9 +60,9 @@ class Outbox:
         self._frames = kept
 
     def take_back(self, stream_id: int, count: int) -> int:
-        """Remove a stream's last frames, at most `count`, and return how many it were.
+        """Remove the last frames of a stream, at most `count`; return the number removed.
 
-        One that the kernel has in part stays.
+        A frame of which the kernel has a part stays.
         """
         key = stream_id.to_bytes(4, "big")
         taken = 0
@@ -136,7 +77,7 @@ class Outbox:
         return taken
 
     def count(self, stream_id: int) -> int:
-        """How many of a stream's frames wait for the kernel, at least in part."""
+        """Return the number of frames of a stream that the kernel does not have completely."""
         if not self._frames:
             return 0
         key = stream_id.to_bytes(4, "big")

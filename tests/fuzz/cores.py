@@ -9,7 +9,7 @@ from kuasar_agent.ttrpc.limits import Limits
 from kuasar_agent.ttrpc.server_core import ServerCore
 from kuasar_agent.ttrpc.service import methods_of
 from kuasar_agent.ttrpc.status import ConnectionClosed, StatusError
-from kuasar_agent.ttrpc.stream import Stream
+from kuasar_agent.ttrpc.stream import ENDED, HALF_CLOSED, Stream
 from tests.support.ttrpc.echo import NAME, SERVICE
 from tests.support.ttrpc.wire import frame, split
 
@@ -52,7 +52,7 @@ class ServerUnderFuzz:
         for event, stream in self.core.receive_data(data):
             if event is Event.FAILED:
                 self.core.done(stream)
-            elif not stream.ended:
+            elif stream.state is not ENDED:
                 self._step(stream)
         answers = self.core.outbox.take()
         split(answers)
@@ -66,7 +66,7 @@ class ServerUnderFuzz:
         while (message := self.core.take(stream)) is not None:
             if stream.method.server_streaming:
                 self.core.send(stream, message)
-        if stream.remote_closed:
+        if stream.state is HALF_CLOSED:
             if stream.method.server_streaming:
                 self.core.finish(stream)
             else:
@@ -110,7 +110,7 @@ class ClientUnderFuzz:
 
     def close(self) -> None:
         self.core.closed()
-        assert all(stream.ended for stream in self.calls)
+        assert all(stream.state is ENDED for stream in self.calls)
         assert not self.core.streams
 
 
@@ -119,8 +119,7 @@ def check_bounds(core: ConnectionCore, received: int) -> None:
     assert len(core.streams) <= LIMITS.streams
     # The most that is charged for bytes on the wire: an empty message has ten of them.
     assert core.inbox_size <= LIMITS.connection_inbox + received * 8
-    assert core.inbox_size == sum(stream.inbox_size for stream in core._holding)
-    assert len(core._frames._partial) <= HEADER_SIZE + (4 << 20)
+    assert core.partial_size <= HEADER_SIZE + (4 << 20)
 
 
 def try_bytes(data: bytes) -> None:

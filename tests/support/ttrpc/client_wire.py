@@ -14,7 +14,7 @@ from kuasar_agent.ttrpc.service import methods_of
 from kuasar_agent.ttrpc.status import (
     StatusError,
 )
-from kuasar_agent.ttrpc.stream import Stream
+from kuasar_agent.ttrpc.stream import ENDED, Stream
 from tests.support.ttrpc.echo import SERVICE, Echo
 from tests.support.ttrpc.wire import (
     PATIENCE,
@@ -173,7 +173,7 @@ class _CoreHandle:
             message = self._core.take(stream)
             if message is not None:
                 return stream.method.parse_reply(message)
-        assert stream.ended
+        assert stream.state is ENDED
         if stream.error is not None:
             raise stream.error
         if stream.method.server_streaming:

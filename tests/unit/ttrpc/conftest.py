@@ -26,7 +26,7 @@ def address(tmp_path: Path) -> str:
 @pytest.fixture
 def server(echo: Echo, address: str) -> Iterator[Server]:
     server = Server()
-    server.register(SERVICE, echo)
+    server.register(SERVICE, echo, partial=True)
     server.start(listen(address))
     yield server
     echo.release.set()

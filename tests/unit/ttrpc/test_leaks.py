@@ -108,11 +108,8 @@ def nothing_left(server: Server, echo: Echo) -> Iterator[None]:
     gc.collect()
     assert greenlets() <= greenlets_before
     assert sys.getallocatedblocks() - blocks < TOLERANCE
-    for connection in server._connections:
-        assert not connection.core.streams
-        assert not connection.core._holding | connection.core._full
-        assert not connection.core._unfinished
-        assert (connection.core.inbox_size, connection.core.outbox.size) == (0, 0)
+    assert server.calls == 0
+    assert server.buffered() == (0, 0)
 
 
 def mixed_calls(client: Client, amount: int) -> None:
