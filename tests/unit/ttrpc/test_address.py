@@ -128,7 +128,7 @@ def test_95_port_of_a_server_that_closed_its_connections_can_be_used_again() -> 
         port = listener.getsockname()[1]
         server.start(listener)
         with connect(f"tcp://127.0.0.1:{port}", PATIENCE):
-            until(lambda server=server: server.connections == 1)
+            until(lambda: server.connections == 1)  # noqa: B023
             server.close()
 
 
