@@ -1,4 +1,5 @@
-"""Generate the protobuf modules (`*_pb2.py`, `*_pb2.pyi`) from the .proto files beside this script.
+"""Generate the protobuf modules (`*_pb2.py`, `*_pb2.pyi`) from the .proto files beside this script,
+and the typed stubs of services (`*_ttrpc.py`).
 
     python proto/generate.py [--output DIRECTORY]
 
@@ -18,8 +19,10 @@ import tempfile
 from importlib.resources import files
 from pathlib import Path
 
-from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from grpc_tools import protoc
+
+from kuasar_agent.ttrpc.generate import stubs
 
 SOURCE = Path(__file__).resolve().parent
 PRIVATE = ("kuasar_agent/ttrpc/envelope.proto",)
@@ -54,26 +57,41 @@ def generate(output: Path) -> None:
     )
     if failed:
         raise RuntimeError("protoc failed")
+    described = _describe(protos)
     for private in PRIVATE:
-        _make_private(output, private)
+        (file,) = (file for file in described if file.name == private)
+        _make_private(output, file)
+    for path, text in stubs(described, map(str, protos)):
+        (output / path).write_text(text)
     _remove_stale(output, protos)
 
 
-def _make_private(output: Path, proto: str) -> None:
-    """Replace a module that protoc wrote; its .pyi stays."""
+def _describe(protos: list[Path]) -> list[FileDescriptorProto]:
+    """Return the descriptors of the files and of all that they import."""
     with tempfile.NamedTemporaryFile() as written:
         protoc.main(
-            ["protoc", f"--proto_path={SOURCE}", f"--descriptor_set_out={written.name}", proto]
+            [
+                "protoc",
+                f"--proto_path={SOURCE}",
+                f"--proto_path={files('grpc_tools') / '_proto'}",
+                "--include_imports",
+                f"--descriptor_set_out={written.name}",
+                *map(str, protos),
+            ]
         )
-        (file,) = FileDescriptorSet.FromString(Path(written.name).read_bytes()).file
+        return list(FileDescriptorSet.FromString(Path(written.name).read_bytes()).file)
+
+
+def _make_private(output: Path, file: FileDescriptorProto) -> None:
+    """Replace a module that protoc wrote; its .pyi stays."""
     classes = [
         f'{message.name} = GetMessageClass(DESCRIPTOR.message_types_by_name["{message.name}"])'
         for message in file.message_type
     ]
-    module = (output / proto).with_name(f"{Path(proto).stem}_pb2.py")
+    module = (output / file.name).with_name(f"{Path(file.name).stem}_pb2.py")
     module.write_text(
         _PRIVATE_MODULE.format(
-            proto=proto,
+            proto=file.name,
             descriptor=_wrapped(file.SerializeToString()),
             classes="\n".join(classes),
         )

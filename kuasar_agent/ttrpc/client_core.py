@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from . import envelope
 from .core import ConnectionCore, Event, Events
+from .envelope import decode_response, encode_request
 from .frames import (
     DATA,
     NO_DATA,
@@ -63,7 +63,7 @@ class ClientCore(ConnectionCore):
             flags = REMOTE_CLOSED
         else:
             flags = 0
-        data = envelope.encode_request(prefix, payload, timeout_nano, metadata)
+        data = encode_request(prefix, payload, timeout_nano, metadata)
         stream = Stream(self._next_id, method, b"")
         self.outbox.append(encode(stream.id, REQUEST, flags, data))
         self._next_id += 2
@@ -126,7 +126,7 @@ class ClientCore(ConnectionCore):
     def _receive_response(self, stream: Stream, data: bytes, events: Events) -> None:
         error: StatusError | None
         try:
-            payload, error = envelope.decode_response(data)
+            payload, error = decode_response(data)
         except StatusError as failure:
             payload, error = b"", failure
         if error is None and stream.method.server_streaming:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
-from . import envelope_pb2
+from .envelope_pb2 import KeyValue, Request, Response, Status
 from .frames import MAX_PAYLOAD
 from .status import Code, Internal, InvalidArgument, StatusError
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 LONGEST_TEXT = 64 << 10
 """Characters kept of a status message that does not fit a frame."""
 
-_request_from = envelope_pb2.Request.FromString
-_response_from = envelope_pb2.Response.FromString
+_request_from = Request.FromString
+_response_from = Response.FromString
 
 # Tags: field number << 3 | wire type (2 length-delimited, 0 varint).
 _REPLY_PAYLOAD = b"\x12"
@@ -44,7 +44,7 @@ def varint(value: int) -> bytes:
 
 def request_prefix(service: str, method: str) -> bytes:
     """Return the encoded fields with which every request of a method begins."""
-    return envelope_pb2.Request(service=service, method=method).SerializeToString()
+    return Request(service=service, method=method).SerializeToString()
 
 
 def encode_request(
@@ -57,12 +57,12 @@ def encode_request(
     if timeout_nano:
         parts += (_TIMEOUT, varint(timeout_nano))
     if metadata:
-        pairs = [envelope_pb2.KeyValue(key=key, value=value) for key, value in metadata]
-        parts.append(envelope_pb2.Request(metadata=pairs).SerializeToString())
+        pairs = [KeyValue(key=key, value=value) for key, value in metadata]
+        parts.append(Request(metadata=pairs).SerializeToString())
     return b"".join(parts)
 
 
-def decode_request(data: bytes) -> envelope_pb2.Request:
+def decode_request(data: bytes) -> Request:
     """Return the Request in `data`.
 
     Raises:
@@ -90,8 +90,8 @@ def encode_status(code: int, message: str, details: Sequence[AnyMessage] = ()) -
     code = int(code) or Code.UNKNOWN.value
     text = message.encode("utf-8", "backslashreplace").decode()
     encoded = [detail.SerializeToString() for detail in details]
-    status = envelope_pb2.Status(code=code, message=text, details=encoded)
-    data = envelope_pb2.Response(status=status).SerializeToString()
+    status = Status(code=code, message=text, details=encoded)
+    data = Response(status=status).SerializeToString()
     if len(data) > MAX_PAYLOAD:
         return encode_status(code, text[:LONGEST_TEXT])
     return data
@@ -114,7 +114,7 @@ def decode_response(data: bytes) -> tuple[bytes, StatusError | None]:
     return response.payload, None
 
 
-def _details_of(status: envelope_pb2.Status) -> list[AnyMessage]:
+def _details_of(status: Status) -> list[AnyMessage]:
     if not status.details:
         return []
     from google.protobuf.any_pb2 import Any

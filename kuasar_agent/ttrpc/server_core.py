@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from . import envelope
 from .core import ConnectionCore, Event, Events
+from .envelope import decode_request, encode_reply, encode_status
 from .frames import (
     DATA,
     NO_DATA,
@@ -81,7 +81,7 @@ class ServerCore(ConnectionCore):
             ResourceExhausted: The reply does not fit a frame. The call goes on.
         """
         if stream.state is not ENDED:
-            self.outbox.append(encode(stream.id, RESPONSE, 0, envelope.encode_reply(payload)))
+            self.outbox.append(encode(stream.id, RESPONSE, 0, encode_reply(payload)))
             self._end(stream)
 
     def fail(self, stream: Stream, error: StatusError) -> None:
@@ -116,7 +116,7 @@ class ServerCore(ConnectionCore):
     def _refuse(
         self, stream_id: int, code: int, text: str, details: Sequence[AnyMessage] = ()
     ) -> None:
-        payload = envelope.encode_status(code, text, details)
+        payload = encode_status(code, text, details)
         self.outbox.append(encode(stream_id, RESPONSE, 0, payload))
 
     def _receive_request(self, stream_id: int, payload: bytes, events: Events) -> None:
@@ -142,7 +142,7 @@ class ServerCore(ConnectionCore):
         )
 
     def _open(self, stream_id: int, data: bytes) -> Stream:
-        request = envelope.decode_request(data)
+        request = decode_request(data)
         methods = self._services.get(request.service)
         if methods is None:
             raise StatusError.from_code(Code.UNIMPLEMENTED, f"service {request.service}")

@@ -50,8 +50,8 @@ def run_python(code: str) -> str:
 def generated_files(root: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(root)): path.read_bytes()
-        for path in (root / "kuasar_agent").rglob("*_pb2.py*")
-        if path.suffix in (".py", ".pyi")
+        for pattern in ("*_pb2.py", "*_pb2.pyi", "*_ttrpc.py")
+        for path in (root / "kuasar_agent").rglob(pattern)
     }
 
 

@@ -118,8 +118,9 @@ def test_messages_of_the_server_leave_the_state_and_stay_after_the_end() -> None
     core = ClientCore()
     stream = core.open(METHODS["Chat"], METHODS["Chat"].prefix)
     states = []
-    for step in (lambda: None, lambda: core.close_send(stream)):
-        step()
+    for closes in (False, True):
+        if closes:
+            core.close_send(stream)
         core.receive_data(MESSAGE)
         states.append(stream.state)
     assert states == [OPEN, HALF_CLOSED]
