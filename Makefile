@@ -26,7 +26,7 @@ BUILD_IMAGE = $(VENV)/bin/python -m image --output $(IMAGE) --flavour $(FLAVOUR)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run image kernel install-image test lint format proto bench soak fuzz lock clean
+.PHONY: help run image kernel install-image test lint format proto bench soak fuzz lock ttrpc clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -53,6 +53,13 @@ lint: $(VENV)/.done ## ruff and mypy --strict
 format: $(VENV)/.done ## rewrite the sources in the house style
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
+
+ttrpc: $(VENV)/.done ## build kuasar_agent/ttrpc as a distribution of its own, in build/ttrpc
+	@rm -rf $(BUILD)/ttrpc
+	@mkdir -p $(BUILD)/ttrpc
+	@cp -r kuasar_agent/ttrpc $(BUILD)/ttrpc/source
+	@cp LICENSE $(BUILD)/ttrpc/source
+	$(VENV)/bin/pip wheel -q --no-deps --no-build-isolation -w $(BUILD)/ttrpc $(BUILD)/ttrpc/source
 
 proto: $(VENV)/.done ## regenerate the protobuf modules from proto/
 	$(VENV)/bin/python proto/generate.py
