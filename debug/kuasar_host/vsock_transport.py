@@ -13,7 +13,7 @@ import struct
 import sys
 from typing import NamedTuple
 
-from kuasar_host.errors import DebugError
+from kuasar_host.errors import HostError
 
 VHOST_DEVICE = "/dev/vhost-vsock"
 VHOST_SOCKET = "vhost.sock"
@@ -49,12 +49,12 @@ def reserve_cid() -> Reserved | None:
 
 
 def choose(wanted: str) -> Reserved | None:
-    """`auto`, `kernel` or `user`; None stands for the vhost-user back end. Raises DebugError."""
+    """`auto`, `kernel` or `user`; None stands for the vhost-user back end. Raises HostError."""
     if wanted == "user":
         return None
     reserved = reserve_cid()
     if reserved is None and wanted == "kernel":
-        raise DebugError(f"{VHOST_DEVICE} is missing or refuses a CID")
+        raise HostError(f"{VHOST_DEVICE} is missing or refuses a CID")
     return reserved
 
 

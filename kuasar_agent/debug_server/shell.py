@@ -126,8 +126,10 @@ def known_term(name: str) -> str:
     becomes `tmux` where only that is described, and an unknown type becomes `xterm`.
     """
     for candidate in (name, name.partition("-")[0]):
-        if candidate and candidate == Path(candidate).name and any(
-            Path(root, candidate[0], candidate).exists() for root in _TERMINFO
+        if (
+            candidate
+            and candidate == Path(candidate).name
+            and any(Path(root, candidate[0], candidate).exists() for root in _TERMINFO)
         ):
             return candidate
     return TERM

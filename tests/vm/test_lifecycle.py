@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from kuasar_agent.ttrpc import ConnectionClosed
-from kuasar_host.errors import DebugError
+from kuasar_host.errors import HostError
 from kuasar_host.microvm import MicroVM
 from kuasar_host.sandbox import Sandbox, is_running
 from tests.support.guest import IMAGE, Guest, config
@@ -89,23 +89,23 @@ def test_what_serves_a_microvm_dies_with_the_process_that_keeps_it(detached: Pat
         assert ready
         os.close(handle)
     assert not is_running(detached)
-    with pytest.raises(DebugError, match="no microVM serves there"):
+    with pytest.raises(HostError, match="no microVM serves there"):
         Sandbox.attach(detached)
 
 
 def test_a_guest_that_panics_ends_the_boot_with_a_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(DebugError, match=r"\Athe guest panicked\n(.*\n)*.*Kernel panic"):
+    with pytest.raises(HostError, match=r"\Athe guest panicked\n(.*\n)*.*Kernel panic"):
         MicroVM.boot(config(tmp_path, append="rdinit=/none"))
     assert not is_running(tmp_path)
 
 
 def test_qemu_that_does_not_start_is_quoted(tmp_path: Path) -> None:
-    with pytest.raises(DebugError, match=r"\AQEMU ended with status 1\n(.*\n)*qemu-system"):
+    with pytest.raises(HostError, match=r"\AQEMU ended with status 1\n(.*\n)*qemu-system"):
         MicroVM.boot(config(tmp_path, cpus=100_000, accelerator="tcg"))
 
 
 def test_a_directory_with_a_name_too_long_for_sockets_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DebugError, match="too long for the unix sockets"):
+    with pytest.raises(HostError, match="too long for the unix sockets"):
         MicroVM.boot(config(tmp_path / ("d" * 100)))
 
 
