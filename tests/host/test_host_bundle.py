@@ -26,7 +26,7 @@ def test_a_root_file_system_is_copied_with_devices_owners_and_links(tmp_path: Pa
     assert (stat.S_ISCHR(console.st_mode), console.st_rdev) == (True, os.makedev(5, 1))
     assert (copy / "dev/initctl").is_fifo()
     assert (copy / "home").stat().st_uid == 1000
-    assert os.readlink(copy / "home/link") == "/nowhere"
+    assert (copy / "home/link").readlink() == Path("/nowhere")
 
 
 def test_a_root_file_system_that_cannot_be_copied_is_an_error(tmp_path: Path) -> None:
