@@ -1,4 +1,4 @@
-"""The files that a guest boots from, and what a user is told when they are missing."""
+"""The files that a guest boots from, and the errors for missing ones."""
 
 from __future__ import annotations
 

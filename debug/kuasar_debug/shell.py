@@ -100,7 +100,7 @@ def _relay(peer: socket) -> None:
 
 
 def _type(peer: socket, over: gevent.event.Event) -> None:
-    """Send what is typed; set `over` for the escape key."""
+    """Send the keys; set `over` for the escape key."""
     escape = ESCAPE if sys.stdin.isatty() else None
     with contextlib.suppress(OSError):
         while True:

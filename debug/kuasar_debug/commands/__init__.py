@@ -1,1 +1,1 @@
-"""The commands of `kuasar-debug`, by what they are about."""
+"""The commands of `kuasar-debug`, by subject."""
