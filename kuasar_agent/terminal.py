@@ -170,6 +170,7 @@ class Terminal(PtyProcess):  # type: ignore[misc]
         return int.from_bytes(waiting, sys.byteorder) < _INPUT_BUFFER // 2
 
     def isalive(self) -> bool:
+        """Return whether the program runs; ptyprocess would wait for it."""
         return self._child is not None and self._child.exit is None
 
     def kill_all(self) -> None:

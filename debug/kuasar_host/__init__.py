@@ -1,7 +1,7 @@
 """Library for hosts: boots microVMs with the guest agent, finds them and talks to them.
 
     microvm     MicroVM.boot(Config) boots QEMU and returns once the agent answers
-    config      Config, with RootDisk, Disk and Nic: everything that a boot can be told
+    config      Config, with RootDisk, Disk, Nic and Share: everything that a boot can be told
     sandbox     Sandbox, a running microVM seen through its directory; is_running(), stop()
     sandboxes   sandbox directories by id or by a prefix of it, Kuasar's own among them
     address     GuestAddress: vsock, hvsock and unix addresses; connections and ttrpc clients
