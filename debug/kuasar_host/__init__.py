@@ -9,7 +9,7 @@
     bundle      make_bundle(): an OCI bundle in the shared directory
     timeline    read(): where the time of a boot went
     qmp         Qmp, QEMU's monitor
-    services    descriptors of the agent's RPC services, for `client.stub()`
+    services    the agent's ports, and descriptors of its RPC services for `client.stub()`
 
 Errors are `HostError`, apart from OSError of files and connections and StatusError of calls. The
 library prints nothing and ends no process that it did not start. It waits on gevent's hub, and
