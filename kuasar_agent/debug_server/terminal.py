@@ -65,6 +65,10 @@ class Terminal(PtyProcess):  # type: ignore[misc]
         self._child: Child | None = None
         self.setwinsize(rows, cols)
 
+    def descriptors(self) -> list[int]:
+        """Return the descriptors that it owns, for the leak report."""
+        return [self.fd, self._slave]
+
     def pass_all_bytes(self) -> None:
         """Turn off echo, signals from keys, and every other meaning that input bytes can have.
 
