@@ -29,7 +29,7 @@ from kuasar_agent.storage.storages import Storages
 from kuasar_agent.ttrpc import Server
 
 if TYPE_CHECKING:
-    from kuasar_agent.debug_server.shell_server import DebugShellServer
+    from kuasar_agent.debug_server.server import DebugServer
     from kuasar_agent.observe.observer import Observer
     from kuasar_agent.sandbox.pod import Pod
 
@@ -98,7 +98,7 @@ class Agent:
         """Time at which connections were first accepted, on the kernel's clock."""
         # Kept so that the leak report reaches what they hold.
         self._signals: list[object] = []
-        self._shells: DebugShellServer | None = None
+        self._debug_server: DebugServer | None = None
         self._observer: Observer | None = None
 
     def start(self) -> None:
@@ -115,7 +115,7 @@ class Agent:
         self.serving_ms = now_ms()
         gevent.spawn(self._observe)
         if self._settings.config.debug:
-            self._open_shell(self._settings.config.debug_shell)
+            self._open_debug_server(self._settings.config.debug_shell)
 
     def _make_pod(self) -> Pod:
         # Imported with the first SetupSandbox: serving does not need it (start-up time).
@@ -127,18 +127,18 @@ class Agent:
         network = Network(self.devices, settings.rescan)
         return Pod(PodNamespaces(self.reaper, settings.namespaces), network, settings.state)
 
-    def _open_shell(self, shell: str) -> None:
+    def _open_debug_server(self, shell: str) -> None:
         # Imported only with `task.debug`, after the agent listens (start-up time).
-        from kuasar_agent.debug_server import shell_server
+        from kuasar_agent.debug_server import server as debug_server
 
         try:
-            listener = self._settings.listen(shell_server.PORT)
+            listener = self._settings.listen(debug_server.PORT)
         except OSError as error:
-            log.error("no debug shell", port=shell_server.PORT, error=error)
+            log.error("no debug server", port=debug_server.PORT, error=error)
             return
-        self._shells = shell_server.DebugShellServer(self.reaper, shell, self._admit)
-        self._shells.start(listener)
-        log.info("debug shell", port=shell_server.PORT, shell=shell)
+        self._debug_server = debug_server.DebugServer(self.reaper, shell, self._admit)
+        self._debug_server.start(listener)
+        log.info("debug server", port=debug_server.PORT, shell=shell)
 
     def _observe(self) -> None:
         # The hub runs this before it accepts the first connection, but after the agent listens.

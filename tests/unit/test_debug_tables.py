@@ -134,7 +134,8 @@ def test_stats_leaves_out_what_ended(address: str) -> None:
     ]
     (shown,) = documents(run(address, "stats", "--json", "one").stdout)
     assert shown["container"] == "one"
-    assert shown["pids"] == {"current": "2"}
+    assert shown["pids"] == {"current": 2, "limit": 0}
+    assert shown["memory"]["usage_limit"] == 64 * MIB
 
 
 def test_top_shows_the_share_of_the_cpu_since_the_last_time(address: str) -> None:

@@ -29,7 +29,8 @@ from kuasar_agent.observe.tracing import Tracing
 from kuasar_agent.spans import span, trace_with, traced
 from kuasar_agent.stdio.descriptors import ReadEnd
 from kuasar_agent.ttrpc import Context, NotFound
-from kuasar_debug import timeline, timeline_svg
+from kuasar_debug import timeline_svg, timeline_text
+from kuasar_host import timeline
 from tests.support.agent import eventually
 from tests.support.otlp_receiver import Receiver, assert_nested
 
@@ -334,7 +335,7 @@ def test_a_start_up_can_be_looked_at(
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
     else:
         assert path.read_bytes().startswith(b"\x89PNG")
-    lines = timeline.text(drawn).splitlines()
+    lines = timeline_text.text(drawn).splitlines()
     assert "Linux, tcg" in lines[0]
     assert [line.split("  ")[0] for line in lines[2:4]] == ["QEMU and its firmware", "kernel"]
 
