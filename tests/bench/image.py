@@ -14,9 +14,9 @@ from kuasar_host.microvm import Config, MicroVM
 from kuasar_host.root_disk import RootDisk
 from tests.bench import guest
 from tests.bench.table import show
+from tests.support.timeouts import GUEST
 
 _SIZES = (96, 128, 160, 256, 512)
-_READY_WITHIN = 120.0
 
 
 class Way(NamedTuple):
@@ -55,7 +55,7 @@ def _row(way: Way, memory: int) -> list[str | float]:
             initrd=way.initrd,
             root=way.root,
             memory=memory,
-            ready_within=_READY_WITHIN,
+            ready_within=GUEST,
         )
         try:
             with MicroVM.boot(config) as vm:

@@ -15,7 +15,8 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from kuasar_agent.api import task_pb2
 from kuasar_agent.containers.bundle import STORAGES_ANNOTATION
 from kuasar_agent.ttrpc import Code, StatusError, listen
-from tests.support.agent import TIMEOUT, Agent
+from tests.support.agent import Agent
+from tests.support.timeouts import TIMEOUT
 
 BAD_IDS = ["", "a/b", "/", "..", ".", ".hidden", "-x", "--root", "a b", "a\n", "ä", "x" * 200]
 

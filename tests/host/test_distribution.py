@@ -77,7 +77,7 @@ def test_both_commands_run_from_the_wheel_in_an_environment_of_its_own(
     subprocess.run([*pip, "check"], check=True, timeout=60)
     for name in ("kuasar-agent", "kuasar-debug"):
         for option, expected in (("--help", f"Usage: {name} "), ("--version", __version__)):
-            command = [bin / name, option]
+            command = [str(bin / name), option]
             shown = subprocess.run(
                 command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
             )

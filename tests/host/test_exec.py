@@ -16,7 +16,8 @@ from kuasar_agent.api.task_types_pb2 import CREATED, RUNNING, STOPPED
 from kuasar_agent.ttrpc import Code, StatusError
 from tests.host.test_bad_input import refusal
 from tests.host.test_lifecycle import command_line
-from tests.support.agent import TIMEOUT, Agent, eventually, read_all, send_all
+from tests.support.agent import Agent, eventually, read_all, send_all
+from tests.support.timeouts import TIMEOUT
 
 KILLED = 128 + signal.SIGKILL
 EXECS = 50

@@ -15,7 +15,8 @@ from kuasar_agent.api import task_pb2
 from kuasar_agent.api.task_types_pb2 import CREATED, RUNNING, STOPPED
 from kuasar_agent.services import task
 from kuasar_agent.ttrpc import Code, StatusError
-from tests.support.agent import TIMEOUT, Agent, children_of, eventually, read_all, send_all
+from tests.support.agent import Agent, children_of, eventually, read_all, send_all
+from tests.support.timeouts import TIMEOUT
 
 KILLED = 128 + signal.SIGKILL
 

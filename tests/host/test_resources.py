@@ -17,7 +17,8 @@ from kuasar_agent.api import cgroups_v1_pb2
 from kuasar_agent.linux import cgroup_files
 from kuasar_agent.services import sandbox
 from kuasar_agent.ttrpc import Code, StatusError, Stub
-from tests.support.agent import TIMEOUT, Agent, eventually
+from tests.support.agent import Agent, eventually
+from tests.support.timeouts import TIMEOUT
 from tests.support.usage import (
     HOG,
     MIB,

@@ -22,8 +22,7 @@ from kuasar_agent.ttrpc import InvalidArgument, StatusError, Stub, connect, list
 from tests.support.agent import children_of
 from tests.support.isolation import isolated
 from tests.support.links import add_nic, addresses, ip, routes
-
-TIMEOUT = 60.0
+from tests.support.timeouts import TIMEOUT
 
 Body = Callable[[Stub], None]
 

@@ -12,7 +12,8 @@ from kuasar_agent.api import events_pb2
 from kuasar_agent.api import task_events_pb2 as messages
 from kuasar_agent.services import sandbox
 from tests.host.test_bad_input import refusal
-from tests.support.agent import TIMEOUT, Agent
+from tests.support.agent import Agent
+from tests.support.timeouts import TIMEOUT
 
 
 @pytest.fixture

@@ -25,9 +25,7 @@ from kuasar_agent.services import agent as observed
 from kuasar_agent.services import sandbox, task
 from kuasar_agent.ttrpc import Client, StatusError, Stub, connect, dial
 from kuasar_host.bundle import make_busybox_rootfs, make_spec
-
-# Bounds a hang; nothing here takes this long.
-TIMEOUT = 60.0
+from tests.support.timeouts import TIMEOUT
 
 PROCESS_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from gevent.socket import socket
 
 from kuasar_agent.ttrpc import dial
-from tests.support.agent import TIMEOUT, children_of, eventually, fd_targets, read_all
+from tests.support.agent import children_of, eventually, fd_targets, read_all
+from tests.support.timeouts import TIMEOUT
 
 CONSOLE = 1025
 

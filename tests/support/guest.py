@@ -16,11 +16,11 @@ from kuasar_debug.cli import IMAGE as IMAGE  # the tests' name for it
 from kuasar_host.bundle import make_bundle
 from kuasar_host.microvm import Config, MicroVM
 from tests.support.agent import eventually
+from tests.support.timeouts import TIMEOUT
 
 TASK = task_pb2.DESCRIPTOR.services_by_name["Task"]
 AGENT = agent_pb2.DESCRIPTOR.services_by_name["Agent"]
 SANDBOX = sandbox_pb2.DESCRIPTOR.services_by_name["SandboxService"]
-_HANGS_AFTER = 60.0
 _DISK_SIZE = 16 << 20
 
 
@@ -62,12 +62,12 @@ class Guest:
 
     def leaks(self) -> list[str]:
         """The agent's own report, a line for each thing."""
-        found = self.observed.leaks(Empty(), timeout=_HANGS_AFTER).leaks
+        found = self.observed.leaks(Empty(), timeout=TIMEOUT).leaks
         return [f"{leak.kind} {leak.what} {leak.detail}" for leak in found]
 
     def assert_no_leaks(self) -> None:
         """What is being given back has a moment to go."""
-        left = eventually(self.leaks, lambda left: not left, within=_HANGS_AFTER)
+        left = eventually(self.leaks, lambda left: not left, within=TIMEOUT)
         assert not left, left
 
     def bundle(self, command: Sequence[str], *, guest_pids: bool = False) -> str:
@@ -91,18 +91,18 @@ class Guest:
             task_pb2.CreateTaskRequest(
                 id=id, stdout=f"vsock://3:{ports[0]}", stderr=f"vsock://3:{ports[1]}"
             ),
-            timeout=_HANGS_AFTER,
+            timeout=TIMEOUT,
         )
         readers = [gevent.spawn(self._read, port) for port in ports]
-        self.task.start(task_pb2.StartRequest(id=id), timeout=_HANGS_AFTER)
-        exit = self.task.wait(task_pb2.WaitRequest(id=id), timeout=_HANGS_AFTER)
-        stdout, stderr = (reader.get(timeout=_HANGS_AFTER) for reader in readers)
-        self.task.delete(task_pb2.DeleteRequest(id=id), timeout=_HANGS_AFTER)
+        self.task.start(task_pb2.StartRequest(id=id), timeout=TIMEOUT)
+        exit = self.task.wait(task_pb2.WaitRequest(id=id), timeout=TIMEOUT)
+        stdout, stderr = (reader.get(timeout=TIMEOUT) for reader in readers)
+        self.task.delete(task_pb2.DeleteRequest(id=id), timeout=TIMEOUT)
         return Result(exit.exit_status, stdout, stderr)
 
     def _read(self, port: int) -> bytes:
         chunks = []
-        with dial(self.vm.address(port), _HANGS_AFTER) as peer:
+        with dial(self.vm.address(port), TIMEOUT) as peer:
             while data := peer.recv(65536):
                 chunks.append(data)
         return b"".join(chunks)

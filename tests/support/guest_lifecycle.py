@@ -14,8 +14,8 @@ from kuasar_agent.api.task_types_pb2 import PAUSED, RUNNING, STOPPED
 from kuasar_agent.ttrpc import StatusError
 from kuasar_host.bundle import make_spec
 from tests.support.guest import Guest
+from tests.support.timeouts import TIMEOUT
 
-HANGS_AFTER = 60.0
 KILLED = 128 + signal.SIGKILL
 
 
@@ -25,49 +25,49 @@ class Life:
     def __init__(self, guest: Guest) -> None:
         self.id = guest.bundle(["sleep", "1000"])
         self._task = guest.task
-        self._task.create(task_pb2.CreateTaskRequest(id=self.id), timeout=HANGS_AFTER)
-        self._task.start(task_pb2.StartRequest(id=self.id), timeout=HANGS_AFTER)
+        self._task.create(task_pb2.CreateTaskRequest(id=self.id), timeout=TIMEOUT)
+        self._task.start(task_pb2.StartRequest(id=self.id), timeout=TIMEOUT)
 
     def status(self) -> int:
         request = task_pb2.StateRequest(id=self.id)
-        return int(self._task.state(request, timeout=HANGS_AFTER).status)
+        return int(self._task.state(request, timeout=TIMEOUT).status)
 
     def exec(self, exec_id: str, script: str) -> int:
         """Run a shell script beside it; its exit status."""
         process = make_spec(self.id, ["sh", "-c", script])["process"]
         spec = AnyMessage(value=json.dumps(process).encode())
         request = task_pb2.ExecProcessRequest(id=self.id, exec_id=exec_id, spec=spec)
-        self._task.exec(request, timeout=HANGS_AFTER)
+        self._task.exec(request, timeout=TIMEOUT)
         wait = task_pb2.WaitRequest(id=self.id, exec_id=exec_id)
-        waiter = gevent.spawn(self._task.wait, wait, timeout=HANGS_AFTER)
+        waiter = gevent.spawn(self._task.wait, wait, timeout=TIMEOUT)
         start = task_pb2.StartRequest(id=self.id, exec_id=exec_id)
-        self._task.start(start, timeout=HANGS_AFTER)
+        self._task.start(start, timeout=TIMEOUT)
         status = int(waiter.get().exit_status)
         delete = task_pb2.DeleteRequest(id=self.id, exec_id=exec_id)
-        assert self._task.delete(delete, timeout=HANGS_AFTER).exit_status == status
+        assert self._task.delete(delete, timeout=TIMEOUT).exit_status == status
         return status
 
     def pids(self) -> int:
         request = task_pb2.PidsRequest(id=self.id)
-        return len(self._task.pids(request, timeout=HANGS_AFTER).processes)
+        return len(self._task.pids(request, timeout=TIMEOUT).processes)
 
     def pause(self) -> None:
-        self._task.pause(task_pb2.PauseRequest(id=self.id), timeout=HANGS_AFTER)
+        self._task.pause(task_pb2.PauseRequest(id=self.id), timeout=TIMEOUT)
 
     def resume(self) -> None:
-        self._task.resume(task_pb2.ResumeRequest(id=self.id), timeout=HANGS_AFTER)
+        self._task.resume(task_pb2.ResumeRequest(id=self.id), timeout=TIMEOUT)
 
     def kill(self) -> int:
         """Its exit status."""
         request = task_pb2.KillRequest(id=self.id, signal=signal.SIGKILL)
-        self._task.kill(request, timeout=HANGS_AFTER)
+        self._task.kill(request, timeout=TIMEOUT)
         wait = task_pb2.WaitRequest(id=self.id)
-        return int(self._task.wait(wait, timeout=HANGS_AFTER).exit_status)
+        return int(self._task.wait(wait, timeout=TIMEOUT).exit_status)
 
     def delete(self) -> int:
         """Its exit status."""
         request = task_pb2.DeleteRequest(id=self.id)
-        return int(self._task.delete(request, timeout=HANGS_AFTER).exit_status)
+        return int(self._task.delete(request, timeout=TIMEOUT).exit_status)
 
 
 def check_lifecycle(guest: Guest) -> None:
@@ -76,7 +76,7 @@ def check_lifecycle(guest: Guest) -> None:
     assert (life.status(), life.pids()) == (RUNNING, 1)
     scripts = {f"x{status}": f"exit {status}" for status in (0, 7, 255)}
     execs = [gevent.spawn(life.exec, *script) for script in scripts.items()]
-    assert [exec.get(timeout=HANGS_AFTER) for exec in execs] == [0, 7, 255]
+    assert [exec.get(timeout=TIMEOUT) for exec in execs] == [0, 7, 255]
     life.pause()
     assert life.status() == PAUSED
     with pytest.raises(StatusError, match="paused"):

@@ -7,14 +7,14 @@ import sys
 from pathlib import Path
 
 from tests.support.guest import IMAGE
+from tests.support.timeouts import GUEST
 
 _BOOT = ["--kernel", str(IMAGE / "vmlinux"), "--initrd", str(IMAGE / "kuasar.initrd")]
-_HANGS_AFTER = 200.0
 
 
 def kuasar_debug(*args: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "kuasar_debug", *args]
-    return subprocess.run(command, input=stdin, capture_output=True, timeout=_HANGS_AFTER)
+    return subprocess.run(command, input=stdin, capture_output=True, timeout=GUEST)
 
 
 def test_run_prints_both_outputs_and_exits_with_the_status_of_the_container() -> None:

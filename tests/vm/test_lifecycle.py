@@ -18,9 +18,9 @@ from kuasar_host.microvm import MicroVM
 from kuasar_host.sandbox import Sandbox, is_running
 from tests.support.guest import IMAGE, Guest, config
 from tests.support.guest_lifecycle import check_lifecycle
+from tests.support.timeouts import GUEST
 
 BOOT = ["--kernel", str(IMAGE / "vmlinux"), "--initrd", str(IMAGE / "kuasar.initrd")]
-HANGS_AFTER = 120.0
 
 
 def command(*args: str) -> list[str]:
@@ -46,7 +46,7 @@ def test_a_container_runs_in_a_microvm_that_runs_already(detached: Path) -> None
         command("run", "--dir", str(detached), "--", "sh", "-c", "echo out; echo err >&2; exit 7"),
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=HANGS_AFTER,
+        timeout=GUEST,
     )
     assert (done.returncode, done.stdout) == (7, b"out\n"), done.stderr
     assert b"booting" not in done.stderr
@@ -60,7 +60,7 @@ def test_every_byte_passes_in_both_directions(detached: Path) -> None:
         command("run", "--dir", str(detached), "--", "cat"),
         input=data,
         capture_output=True,
-        timeout=HANGS_AFTER,
+        timeout=GUEST,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == data
@@ -75,7 +75,7 @@ def test_ctrl_c_kills_the_container(detached: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"started\n"
         process.send_signal(signal.SIGINT)
-        assert process.wait(HANGS_AFTER) == 128 + signal.SIGKILL
+        assert process.wait(GUEST) == 128 + signal.SIGKILL
 
 
 def test_what_serves_a_microvm_dies_with_the_process_that_keeps_it(detached: Path) -> None:
@@ -85,7 +85,7 @@ def test_what_serves_a_microvm_dies_with_the_process_that_keeps_it(detached: Pat
     handles = [os.pidfd_open(int(child)) for child in children]
     os.kill(keeper, signal.SIGKILL)
     for handle in handles:
-        ready, _, _ = select.select([handle], [], [], HANGS_AFTER)
+        ready, _, _ = select.select([handle], [], [], GUEST)
         assert ready
         os.close(handle)
     assert not is_running(detached)
@@ -119,8 +119,8 @@ def test_the_guest_serves_again_after_a_reset(tmp_path: Path) -> None:
             assert len(bridges) == 2
             first = Guest(vm)
             qmp.execute("system_reset")
-            qmp.wait_event("RESET", HANGS_AFTER)
+            qmp.wait_event("RESET", GUEST)
         with pytest.raises(ConnectionClosed):
             first.check()
-        vm.connect(HANGS_AFTER).close()
+        vm.connect(GUEST).close()
         assert Guest(vm).run("echo", "back").stdout == b"back\n"

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from kuasar_host.sockets import short_path
 from kuasar_host.vsock.packet import Op
-from tests.support.vsock.driver import DEADLINE, GUEST_CID, Driver, Stream
+from tests.support.timeouts import IN_PROCESS
+from tests.support.vsock.driver import GUEST_CID, Driver, Stream
 
 
 class Backend:
@@ -33,7 +34,7 @@ class Backend:
 
     def _await(self) -> None:
         # Once it has served a client it has opened all that it will keep open.
-        end = time.monotonic() + DEADLINE
+        end = time.monotonic() + IN_PROCESS
         while not self._serves():
             assert self.process.poll() is None
             assert time.monotonic() < end
@@ -47,7 +48,7 @@ class Backend:
 
     def client(self, line: bytes) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(DEADLINE)
+        sock.settimeout(IN_PROCESS)
         with short_path(self.uds) as name:
             sock.connect(name)
         sock.sendall(line)
@@ -66,7 +67,7 @@ class Backend:
     def stop(self) -> None:
         assert self.process.poll() is None, "the back end died"
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(DEADLINE) == 0
+        assert self.process.wait(IN_PROCESS) == 0
 
 
 def accept(driver: Driver, port: int, space: int = 65536) -> Stream:
