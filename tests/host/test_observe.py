@@ -15,9 +15,10 @@ from google.protobuf.empty_pb2 import Empty
 
 from kuasar_agent.api import task_pb2
 from kuasar_agent.ttrpc import NotFound, Stub
-from tests.support.agent import Agent, eventually, running_agent
+from tests.support.agent import Agent, running_agent
 from tests.support.otlp_receiver import Receiver, assert_nested
 from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
 TASK = "containerd.task.v2.Task"
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -15,9 +15,10 @@ from kuasar_agent.containers.runtime import OCIRuntime
 from kuasar_agent.errors import DeadlineExceeded
 from kuasar_agent.linux import syscalls
 from kuasar_agent.reaper import Child, Reaper
-from tests.support.agent import children_of, eventually
 from tests.support.isolation import fresh_process, isolated
+from tests.support.processes import children_of
 from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
 ORPHANS = 1000
 SHORT_LIVES = 3000

@@ -9,8 +9,8 @@ from kuasar_agent.observe.otlp import Exporter
 from kuasar_agent.observe.tracing import Tracing
 from kuasar_agent.spans import span
 from kuasar_agent.ttrpc import Context, NotFound
-from tests.support.agent import eventually
 from tests.support.otlp_receiver import Receiver, assert_nested
+from tests.support.waiting import eventually
 
 
 def test_spans_wait_for_a_receiver_that_comes_later() -> None:

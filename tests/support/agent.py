@@ -5,16 +5,13 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import gevent
 from gevent.socket import SHUT_WR, socket
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
@@ -25,7 +22,9 @@ from kuasar_agent.services import agent as observed
 from kuasar_agent.services import sandbox, task
 from kuasar_agent.ttrpc import Client, StatusError, Stub, connect, dial
 from kuasar_host.bundle import make_busybox_rootfs, make_spec
+from tests.support.processes import children_of, fd_targets
 from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
 PROCESS_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 
@@ -39,8 +38,6 @@ _ENTER = """
 _CGROUPS = Path("/sys/fs/cgroup")
 
 _numbers = itertools.count()
-
-T = TypeVar("T")
 
 
 class Agent:
@@ -273,35 +270,6 @@ def running_agent(directory: Path, runtime: str, *options: str) -> Iterator[Agen
         raise
     finally:
         agent.stop()
-
-
-def eventually(probe: Callable[[], T], accept: Callable[[T], bool], within: float = 20.0) -> T:
-    """The first result of `probe` that `accept` takes, else the last one after `within` seconds."""
-    deadline = time.monotonic() + within
-    while not accept(result := probe()) and time.monotonic() < deadline:
-        gevent.sleep(0.01)
-    return result
-
-
-def children_of(pid: int) -> list[str]:
-    """`<pid> <name> <state>` of every child of a process, zombies included."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            head, _, tail = path.read_text().rpartition(")")
-            state, parent = tail.split()[:2]
-            if int(parent) == pid:
-                found.append(f"{head.replace('(', '')} {state}")
-    return found
-
-
-def fd_targets(pid: int) -> list[str]:
-    """What each descriptor of a process is, without the numbers that tell sockets apart."""
-    targets = []
-    for path in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):
-            targets.append(re.sub(r"\[\d+\]", "", str(path.readlink())))
-    return sorted(targets)
 
 
 def read_all(peer: socket) -> bytes:

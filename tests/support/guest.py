@@ -15,8 +15,8 @@ from kuasar_agent.ttrpc import Client, dial
 from kuasar_debug.cli import IMAGE as IMAGE  # the tests' name for it
 from kuasar_host.bundle import make_bundle
 from kuasar_host.microvm import Config, MicroVM
-from tests.support.agent import eventually
 from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
 TASK = task_pb2.DESCRIPTOR.services_by_name["Task"]
 AGENT = agent_pb2.DESCRIPTOR.services_by_name["Agent"]

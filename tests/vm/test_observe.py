@@ -19,10 +19,10 @@ from kuasar_debug import timeline, timeline_svg
 from kuasar_host.microvm import MicroVM
 from kuasar_host.serial_log import parse_line
 from kuasar_host.sockets import listen
-from tests.support.agent import eventually
 from tests.support.guest import IMAGE, Guest, config
 from tests.support.otlp_receiver import Receiver, Span, assert_nested
 from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
 TASK = "containerd.task.v2.Task"
 OTLP = 4318

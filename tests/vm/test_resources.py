@@ -13,7 +13,6 @@ import pytest
 from kuasar_agent.api import cgroups_v1_pb2, task_pb2
 from kuasar_agent.ttrpc import dial
 from kuasar_host.microvm import MicroVM
-from tests.support.agent import eventually
 from tests.support.guest import SANDBOX, Guest, config, disk
 from tests.support.timeouts import GUEST
 from tests.support.usage import (
@@ -30,6 +29,7 @@ from tests.support.usage import (
     update,
     working_set,
 )
+from tests.support.waiting import eventually
 
 PORT = 40000
 DISK = 254, 0

@@ -12,11 +12,11 @@ import pytest
 
 from kuasar_debug.address import Target
 from kuasar_host.errors import DebugError
-from tests.support.agent import eventually
 from tests.support.guest import Guest
+from tests.support.kuasar_debug import BOOT, kuasar_debug
 from tests.support.timeouts import GUEST
 from tests.support.tmux import debug_shell
-from tests.vm.test_cli import _BOOT, kuasar_debug
+from tests.support.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where a microVM with the debug console runs."""
     directory = tmp_path_factory.mktemp("shell")
     booted = kuasar_debug(
-        "boot", "--dir", str(directory), "--detach", "--append", "task.debug", *_BOOT
+        "boot", "--dir", str(directory), "--detach", "--append", "task.debug", *BOOT
     )
     assert booted.returncode == 0, booted.stderr
     yield directory

@@ -25,15 +25,7 @@ from kuasar_agent.ttrpc import (
 )
 from tests.support.ttrpc.echo import SERVICE, Echo
 from tests.support.ttrpc.live import serving, until
-from tests.support.ttrpc.wire import (
-    LIMIT,
-    PATIENCE,
-    RO,
-    SocketWire,
-    data,
-    only,
-    request,
-)
+from tests.support.ttrpc.wire import LIMIT, PATIENCE, RO, SocketWire, data, only, request
 
 # Framing
 
