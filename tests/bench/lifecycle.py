@@ -26,9 +26,10 @@ from kuasar_agent.linux import syscalls
 from kuasar_agent.linux.mount import is_mounted, unmount
 from tests.bench.start import percentile
 from tests.bench.table import show
-from tests.support.agent import PROCESS_TYPE, Agent, running_agent
+from tests.support.agent import Agent, running_agent
 from tests.support.isolation import make_mounts_private
 from tests.support.shim import Shim
+from tests.support.tasks import PROCESS_TYPE
 from tests.support.timeouts import TIMEOUT
 
 ROUNDS = 30

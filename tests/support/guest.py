@@ -15,6 +15,7 @@ from kuasar_agent.ttrpc import Client, dial
 from kuasar_debug.cli import IMAGE as IMAGE  # the tests' name for it
 from kuasar_host.bundle import make_bundle
 from kuasar_host.microvm import Config, MicroVM
+from tests.support.tasks import Tasks
 from tests.support.timeouts import TIMEOUT
 from tests.support.waiting import eventually
 
@@ -52,6 +53,7 @@ class Guest:
         self.vm = vm
         self.client: Client = vm.connect()
         self.task = self.client.stub(TASK)
+        self.calls = Tasks(self.task)
         self.sandbox = self.client.stub(SANDBOX)
         self.observed = self.client.stub(AGENT)
         self._count = 0
@@ -87,18 +89,14 @@ class Guest:
         """Run a container to its end and delete it."""
         id = self.bundle(command, guest_pids=guest_pids)
         ports = 30000 + 2 * self._count, 30001 + 2 * self._count
-        self.task.create(
-            task_pb2.CreateTaskRequest(
-                id=id, stdout=f"vsock://3:{ports[0]}", stderr=f"vsock://3:{ports[1]}"
-            ),
-            timeout=TIMEOUT,
-        )
+        stdout, stderr = (f"vsock://3:{port}" for port in ports)
+        self.calls.create(id, stdout=stdout, stderr=stderr)
         readers = [gevent.spawn(self._read, port) for port in ports]
-        self.task.start(task_pb2.StartRequest(id=id), timeout=TIMEOUT)
-        exit = self.task.wait(task_pb2.WaitRequest(id=id), timeout=TIMEOUT)
-        stdout, stderr = (reader.get(timeout=TIMEOUT) for reader in readers)
-        self.task.delete(task_pb2.DeleteRequest(id=id), timeout=TIMEOUT)
-        return Result(exit.exit_status, stdout, stderr)
+        self.calls.start(id)
+        status = self.calls.wait(id).exit_status
+        written = [reader.get(timeout=TIMEOUT) for reader in readers]
+        self.calls.delete(id)
+        return Result(status, *written)
 
     def _read(self, port: int) -> bytes:
         chunks = []
