@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
 from kuasar_agent.ttrpc import listen
 from kuasar_debug.address import Target
 from kuasar_host.errors import DebugError
+from tests.support.command_line import run_kuasar_debug
 
 
 @pytest.mark.parametrize(
@@ -44,12 +44,7 @@ def test_an_address_that_is_none_is_one_clear_line(given: str) -> None:
         Target(None, given)
 
 
-def run(*args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "kuasar_debug", *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-
-def one_line(done: subprocess.CompletedProcess[str]) -> str:
+def one_line(done: CompletedProcess[str]) -> str:
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
@@ -57,7 +52,7 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_neither_directory_nor_address_is_one_clear_line() -> None:
-    assert one_line(run("ps")) == "Error: give either --dir or --address\n"
+    assert one_line(run_kuasar_debug("ps")) == "Error: give either --dir or --address\n"
 
 
 @pytest.mark.parametrize("command", [("shell",), ("exec", "true"), ("ps",), ("events",)])
@@ -65,11 +60,13 @@ def test_a_sandbox_that_is_not_there_is_one_clear_line(
     command: tuple[str, ...], tmp_path: Path
 ) -> None:
     name, *rest = command
-    assert "there is no such socket" in one_line(run(name, "--dir", str(tmp_path), *rest))
+    assert "there is no such socket" in one_line(
+        run_kuasar_debug(name, "--dir", str(tmp_path), *rest)
+    )
 
 
 def test_a_guest_that_is_gone_is_one_clear_line(tmp_path: Path) -> None:
     # The kernel leaves the socket behind.
     listen(f"unix://{tmp_path}/task.vsock").close()
-    assert "the guest is gone" in one_line(run("ps", "--dir", str(tmp_path)))
-    assert "the guest is gone" in one_line(run("exec", "--dir", str(tmp_path), "true"))
+    assert "the guest is gone" in one_line(run_kuasar_debug("ps", "--dir", str(tmp_path)))
+    assert "the guest is gone" in one_line(run_kuasar_debug("exec", "--dir", str(tmp_path), "true"))
