@@ -137,17 +137,17 @@ class Agent:
 
     def _open_console(self, shell: str) -> None:
         # Needed for debugging only, and only once the agent serves.
-        from kuasar_agent.debug_server import shell_server
+        from kuasar_agent.debug_server import server as debug_server
 
         try:
-            listener = self._settings.listen(shell_server.PORT)
+            listener = self._settings.listen(debug_server.PORT)
         except OSError as error:
-            log.error("no debug console", port=shell_server.PORT, error=error)
+            log.error("no debug console", port=debug_server.PORT, error=error)
             return
-        shells = shell_server.DebugShellServer(self.reaper, shell, self._admit)
+        shells = debug_server.DebugServer(self.reaper, shell, self._admit)
         shells.start(listener)
         self.parts.append(shells)
-        log.info("debug console", port=shell_server.PORT, shell=shell)
+        log.info("debug console", port=debug_server.PORT, shell=shell)
 
     def _observe(self) -> None:
         # The hub runs this before it accepts the first connection; start-up does without it.

@@ -12,7 +12,7 @@ import gevent
 from kuasar_agent.api import task_pb2
 from kuasar_agent.ttrpc import dial
 from kuasar_host.bundle import make_bundle
-from kuasar_host.errors import DebugError
+from kuasar_host.errors import HostError
 from kuasar_host.microvm import MicroVM
 from tests.support.timeouts import TIMEOUT
 
@@ -34,7 +34,7 @@ def run(
 ) -> Output:
     """The output of `command` in a container; `edit` changes its spec first.
 
-    Raises StatusError when the agent refuses it and DebugError when the command fails.
+    Raises StatusError when the agent refuses it and HostError when the command fails.
     """
     bundle = make_bundle(vm.shared, id, command)
     if edit is not None:
@@ -52,7 +52,7 @@ def run(
         finally:
             task.delete(task_pb2.DeleteRequest(id=id))
     if status != 0:
-        raise DebugError(f"{' '.join(command)}: exit status {status}\n{output.text}")
+        raise HostError(f"{' '.join(command)}: exit status {status}\n{output.text}")
     return output
 
 

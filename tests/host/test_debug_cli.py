@@ -77,6 +77,18 @@ def test_ctrl_c_ends_exec_with_130_and_kills_the_command(agent: DebugAgent) -> N
     assert eventually(agent.children, lambda left: not left) == []
 
 
+def test_exec_ends_quietly_when_its_output_is_no_longer_read(agent: DebugAgent) -> None:
+    with subprocess.Popen(
+        command(agent, "exec", "--", "yes"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(2) == b"y\n"
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait(TIMEOUT) == 1
+
+
 def test_exec_says_when_the_shell_is_killed(agent: DebugAgent) -> None:
     done = run(agent, "exec", "--", "sh", "-c", "kill -9 $PPID")
     assert done.returncode == 1

@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from kuasar_debug import timeline, timeline_svg
+from kuasar_debug import timeline_svg, timeline_text
+from kuasar_host import timeline
 from tests.support.boot_report import boot_report
 
 
@@ -20,6 +21,6 @@ def test_a_start_up_can_be_looked_at(tmp_path: Path, ending: str) -> None:
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
     else:
         assert path.read_bytes().startswith(b"\x89PNG")
-    lines = timeline.text(drawn).splitlines()
+    lines = timeline_text.text(drawn).splitlines()
     assert "Linux, tcg" in lines[0]
     assert [line.split("  ")[0] for line in lines[2:4]] == ["QEMU and its firmware", "kernel"]

@@ -11,7 +11,7 @@ from kuasar_debug.cli import main
 from tests.support.timeouts import IN_PROCESS
 
 
-def run_kuasar_debug(*args: str) -> CompletedProcess[str]:
+def kuasar_debug(*args: str) -> CompletedProcess[str]:
     """Run kuasar-debug to its end; a server in this process may answer it."""
     with gevent.Timeout(IN_PROCESS):
         done = CliRunner().invoke(main, args, prog_name="kuasar-debug")

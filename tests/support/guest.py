@@ -10,34 +10,36 @@ from typing import NamedTuple
 import gevent
 from google.protobuf.empty_pb2 import Empty
 
-from kuasar_agent.api import agent_pb2, sandbox_pb2, task_pb2
+from kuasar_agent.api import sandbox_pb2
 from kuasar_agent.ttrpc import Client, dial
-from kuasar_debug.cli import IMAGE as IMAGE  # the tests' name for it
+from kuasar_debug import images
 from kuasar_host.bundle import make_bundle
-from kuasar_host.microvm import Config, MicroVM
+from kuasar_host.config import Config, Disk
+from kuasar_host.microvm import MicroVM
+from kuasar_host.services import AGENT as AGENT
+from kuasar_host.services import SANDBOX as SANDBOX
+from kuasar_host.services import TASK as TASK
 from tests.support.tasks import Tasks
 from tests.support.timeouts import TIMEOUT
 from tests.support.waiting import eventually
 
-TASK = task_pb2.DESCRIPTOR.services_by_name["Task"]
-AGENT = agent_pb2.DESCRIPTOR.services_by_name["Agent"]
-SANDBOX = sandbox_pb2.DESCRIPTOR.services_by_name["SandboxService"]
+IMAGE = images.directory()
+"""The built image, or that of KUASAR_IMAGE."""
 _DISK_SIZE = 16 << 20
 
 
 def config(directory: Path, **options: object) -> Config:
-    """The built image, or KUASAR_IMAGE's, booted in `directory`; options are those of Config."""
+    """Return the configuration of a guest with IMAGE; options are those of Config."""
     defaults = {"kernel": IMAGE / "vmlinux", "initrd": [IMAGE / "kuasar.initrd"]}
     return Config(directory=directory, **{**defaults, **options})  # type: ignore[arg-type]
 
 
-def disk(directory: Path) -> list[str]:
-    """QEMU's options for a small empty disk, /dev/vda in the guest."""
+def disk(directory: Path) -> Disk:
+    """Make a small empty disk, /dev/vda in the guest."""
     image = directory / "disk.raw"
     with image.open("wb") as file:
         file.truncate(_DISK_SIZE)
-    drive = f"file={str(image).replace(',', ',,')},format=raw,if=none,id=vda"
-    return ["-drive", drive, "-device", "virtio-blk-pci,drive=vda"]
+    return Disk("vda", image)
 
 
 class Result(NamedTuple):

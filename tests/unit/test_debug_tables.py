@@ -27,7 +27,7 @@ from kuasar_agent.api import (
 from kuasar_agent.ttrpc import NotFound, Server, listen
 from kuasar_debug.logs import to_json, wanted
 from kuasar_debug.tables import TOP, table, top_row, usage
-from tests.support.command_line import run_kuasar_debug
+from tests.support.command_line import kuasar_debug
 from tests.support.timeouts import TIMEOUT
 
 MIB = 1 << 20
@@ -94,7 +94,7 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 def run(address: str, *args: str) -> subprocess.CompletedProcess[str]:
     name, *rest = args
-    return run_kuasar_debug(name, "--address", address, *rest)
+    return kuasar_debug(name, "--address", address, *rest)
 
 
 def documents(text: str) -> list[dict[str, Any]]:
@@ -125,7 +125,8 @@ def test_stats_leaves_out_what_ended(address: str) -> None:
     ]
     (shown,) = documents(run(address, "stats", "--json", "one").stdout)
     assert shown["container"] == "one"
-    assert shown["pids"] == {"current": "2"}
+    assert shown["pids"] == {"current": 2, "limit": 0}
+    assert shown["memory"]["usage_limit"] == 64 * MIB
 
 
 def test_top_shows_the_share_of_the_cpu_since_the_last_time(address: str) -> None:

@@ -22,7 +22,7 @@ from kuasar_agent.observe.metrics import render
 from kuasar_agent.observe.stall import StallWatch
 from kuasar_agent.spans import span, trace_with, traced
 from kuasar_agent.ttrpc import Context, NotFound
-from kuasar_debug import timeline
+from kuasar_host import timeline
 from tests.support.boot_report import boot_report
 
 

@@ -21,6 +21,8 @@ def test_boot_detached_then_stop_leaves_nothing(tmp_path: Path) -> None:
     directory = tmp_path / "vm"
     booted = kuasar_debug("boot", "--dir", str(directory), "--detach", *BOOT)
     assert booted.returncode == 0, booted.stderr
+    assert booted.stdout.startswith(b"ready after ")
+    assert f"kuasar-debug stop --dir {directory}\n".encode() in booted.stdout
     second = kuasar_debug("boot", "--dir", str(directory), "--detach", *BOOT)
     assert second.returncode == 1
     assert b"a microVM runs there already" in second.stderr
@@ -34,4 +36,5 @@ def test_boot_detached_then_stop_leaves_nothing(tmp_path: Path) -> None:
 def test_a_missing_kernel_is_one_clear_line(tmp_path: Path) -> None:
     done = kuasar_debug("boot", "--dir", str(tmp_path), "--kernel", str(tmp_path / "none"))
     assert done.returncode == 1
-    assert done.stderr.splitlines()[0].endswith(b"(`make image` builds the guest's files)")
+    (line,) = done.stderr.splitlines()
+    assert b"none does not exist: `make image` builds the guest's files" in line

@@ -15,7 +15,8 @@ import pytest
 from image import tracing
 from image.cpio import archive
 from image.tree import Node
-from kuasar_debug import timeline, timeline_svg
+from kuasar_debug import timeline_svg
+from kuasar_host import timeline
 from kuasar_host.microvm import MicroVM
 from kuasar_host.serial_log import parse_line
 from kuasar_host.sockets import listen

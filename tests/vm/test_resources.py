@@ -55,7 +55,7 @@ def machine(
         yield request.getfixturevalue("guest")
         return
     directory = tmp_path_factory.mktemp("v1")
-    options = config(directory, arguments=disk(directory), append="task.cgroup=v1")
+    options = config(directory, disks=[disk(directory)], append="task.cgroup=v1")
     with MicroVM.boot(options) as vm:
         yield Guest(vm)
         print("console:", vm.console.tail(), sep="\n")
@@ -68,7 +68,7 @@ def hangs_end() -> Iterator[None]:
 
 
 def version(guest: Guest) -> str:
-    return str(guest.vm.console.serving["cgroup"])
+    return str(guest.vm.console.serving(GUEST)["cgroup"])
 
 
 def create(guest: Guest, resources: dict[str, Any], script: str, stdout: str = "") -> str:

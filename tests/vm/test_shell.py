@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kuasar_debug.address import Target
-from kuasar_host.errors import DebugError
+from kuasar_host.address import GuestAddress
+from kuasar_host.errors import HostError
 from tests.support.guest import Guest
 from tests.support.kuasar_debug import BOOT, kuasar_debug
 from tests.support.timeouts import GUEST
@@ -128,6 +128,5 @@ def test_a_stopped_guest_is_one_clear_line(directory: Path) -> None:
 
 
 def test_without_debug_the_port_is_closed_and_that_is_said(guest: Guest) -> None:
-    target = Target(guest.vm.directory, None)
-    with pytest.raises(DebugError, match=r"needs task\.debug on the guest's kernel command line"):
-        target.dial(1025)
+    with pytest.raises(HostError, match=r"needs task\.debug on the guest's kernel command line"):
+        GuestAddress.of_directory(guest.vm.directory).dial(1025)

@@ -19,7 +19,7 @@ from kuasar_host.vsock.loop import Loop
 
 def main() -> None:
     arguments = _parse()
-    # One descriptor per connection: take what the system allows.
+    # Every connection needs a descriptor: use the highest limit that the system allows.
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

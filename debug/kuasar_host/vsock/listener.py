@@ -1,4 +1,4 @@
-"""A listening unix socket on the loop."""
+"""A listening unix socket, watched by the loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _RETRY_SECONDS = 0.1
 
 class Listener:
     def __init__(self, loop: Loop, sock: socket.socket) -> None:
-        """`sock` is bound and listens already."""
+        """Take a socket that listens already."""
         self._loop = loop
         self._socket = sock
         self._callback: Callable[[socket.socket], None] | None = None
@@ -37,7 +37,7 @@ class Listener:
         except (BlockingIOError, ConnectionError):
             return
         except OSError as error:
-            # Out of descriptors or memory: what waits in the backlog keeps the socket readable.
+            # Without descriptors or memory the backlog would keep the socket readable.
             print(f"vsock: accept: {error}", file=sys.stderr, flush=True)
             self.pause()
             self._loop.call_later(_RETRY_SECONDS, self.resume)

@@ -1,26 +1,20 @@
-"""Start-up from QEMU's first instruction to an agent that serves, as bars on one clock."""
+"""The phases of a boot, from QEMU's first instruction to the agent's first answer, on one clock."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from google.protobuf.empty_pb2 import Empty
-
 from kuasar_agent.api import agent_pb2
 from kuasar_host.sandbox import Sandbox
 
-AGENT = agent_pb2.DESCRIPTOR.services_by_name["Agent"]
-
-_WITHIN = 30.0
-_WIDTH = 44
 _UNPACK = ("Trying to unpack rootfs", "Unpacking initramfs")
 _UNPACKED = "Freeing initrd memory"
 _INIT = "as init process"
 
 
 class Bar(NamedTuple):
-    """Milliseconds since QEMU was executed."""
+    """A phase, in milliseconds since QEMU was executed."""
 
     name: str
     group: str
@@ -28,7 +22,7 @@ class Bar(NamedTuple):
     start: float
     length: float
     inner: bool = False
-    """It is a part of the bar before it."""
+    """Whether it is a part of the last bar that is not."""
 
     @property
     def end(self) -> float:
@@ -36,7 +30,7 @@ class Bar(NamedTuple):
 
 
 class Timeline(NamedTuple):
-    """A start-up, and what it was one of."""
+    """The phases of one boot."""
 
     bars: Sequence[Bar]
     serving: float
@@ -44,15 +38,21 @@ class Timeline(NamedTuple):
     answered: float
     """When the host had the answer to its first call."""
     about: str
+    """Kernel, agent, accelerator and share."""
 
 
 def read(sandbox: Sandbox) -> Timeline:
-    """Ask the agent, and put its clock and the kernel's on the host's. Raises StatusError."""
-    with sandbox.connect() as client:
-        boot = client.stub(AGENT).boot(Empty(), timeout=_WITHIN)
-    # The guest's clock starts with its kernel; that moment is known from the console.
+    """Ask the agent for its steps, and convert its clock and the kernel's to the host's.
+
+    Raises:
+        OSError, StatusError: the agent does not answer.
+    """
+    boot = sandbox.boot_report()
     kernel_at = sandbox.console.kernel_at
-    zero = 0.0 if kernel_at is None else max(0.0, (kernel_at - sandbox.started_at) * 1000)
+    if kernel_at is None:
+        # The console has no line of the agent: it served just before it answered.
+        kernel_at = sandbox.ready_at - boot.serving_ms / 1000
+    zero = max(0.0, (kernel_at - sandbox.started_at) * 1000)
     about = f"Linux {boot.kernel}, agent {boot.version}, {sandbox.accelerator.name}, "
     return Timeline(
         bars=list(bars(boot, zero)),
@@ -63,7 +63,7 @@ def read(sandbox: Sandbox) -> Timeline:
 
 
 def bars(boot: agent_pb2.BootResponse, zero: float) -> Iterator[Bar]:
-    """The phases in order; `zero` is when the guest's clock began, in ms since QEMU's start."""
+    """Yield the phases in order; the guest's clock began `zero` ms after QEMU's start."""
     first = min((step.start_ms for step in boot.steps), default=boot.serving_ms)
     init = _mark(boot, _INIT)
     yield Bar("QEMU and its firmware", "machine", 0, zero)
@@ -83,22 +83,8 @@ def bars(boot: agent_pb2.BootResponse, zero: float) -> Iterator[Bar]:
         outer = outer if inner else bar
 
 
-def text(timeline: Timeline) -> str:
-    """A table with a bar for each line."""
-    scale = _WIDTH / max(timeline.answered, 1)
-    lines = [f"from QEMU's start, ms ({timeline.about})", ""]
-    for bar in timeline.bars:
-        before = round(bar.start * scale)
-        drawn = " " * before + "█" * max(1, round(bar.end * scale) - before)
-        name = f"  {bar.name}" if bar.inner else bar.name
-        lines.append(f"{name:24}{bar.start:8.0f} {bar.length:8.0f}  {drawn}")
-    lines.append(f"{'serving':24}{timeline.serving:8.0f}")
-    lines.append(f"{'first call answered':24}{timeline.answered:8.0f}")
-    return "\n".join(lines)
-
-
 def _mark(boot: agent_pb2.BootResponse, *words: str) -> float:
-    """When the kernel said one of these, in ms; 0 if it did not."""
+    """Return when the kernel printed one of these, in ms of its clock; 0 if it did not."""
     for mark in boot.marks:
         if any(word in mark.text for word in words):
             return mark.at_ms
