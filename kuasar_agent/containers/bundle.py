@@ -81,24 +81,6 @@ def load_bundle(path: str, container_id: str) -> Bundle:
     )
 
 
-def adapt_spec(bundle: Bundle, urls: StdioUrls) -> list[str]:
-    """Change in the spec what the guest needs otherwise; returns what was changed.
-
-    The terminal is the one that request, io file or spec asked for; a cgroup in systemd's notation
-    gets a path. The runtime reads only config.json: `write_spec` has to follow.
-    """
-    changes = []
-    process = bundle.spec.get("process") or {}
-    if urls.terminal and not process.get("terminal"):
-        bundle.spec["process"] = process | {"terminal": True}
-        changes.append("process.terminal is true")
-    path = translate_cgroups_path(bundle.cgroups_path)
-    if path != bundle.cgroups_path:
-        bundle.spec["linux"]["cgroupsPath"] = path
-        changes.append(f"linux.cgroupsPath is {path}")
-    return changes
-
-
 def write_spec(bundle: Bundle) -> None:
     """Replace config.json. Blocks on the share; raises Unknown when it cannot be written."""
     path = f"{bundle.path}/config.json"
@@ -111,22 +93,6 @@ def write_spec(bundle: Bundle) -> None:
         with suppress(OSError):
             os.unlink(draft)
         raise Unknown(f"failed to write file {path}: {error.strerror}") from None
-
-
-def translate_cgroups_path(path: str) -> str:
-    """`slice:prefix:name`, which only systemd understands, as the path that systemd would use.
-
-    Dashes in a slice's name are levels: `a-b.slice` is below `a.slice` (systemd.slice(5)).
-    Any other path is returned as it is.
-    """
-    parts = path.split(":")
-    if len(parts) != 3 or "/" in path:
-        return path
-    parent, prefix, name = parts
-    words = [word for word in parent.removesuffix(".slice").split("-") if word]
-    levels = ["-".join(words[: count + 1]) + ".slice" for count in range(len(words))]
-    unit = name if name.endswith(".slice") else f"{prefix}-{name}.scope".removeprefix("-")
-    return "/" + "/".join([*levels, unit])
 
 
 def load_stdio(path: str) -> StdioUrls | None:

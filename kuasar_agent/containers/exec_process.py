@@ -62,7 +62,6 @@ class ExecProcess(Process):
             terminal = self.urls.terminal or bool(self._spec.get("terminal"))
             urls = given or self.urls
             self.urls = urls._replace(terminal=urls.terminal or terminal)
-            self._spec["terminal"] = self.urls.terminal
             self._context.events.exec_added(self.id)
 
     def start(self) -> None:
@@ -105,10 +104,15 @@ class ExecProcess(Process):
             self._deleted = True
 
     def _exec(self, stdio: Stdio) -> Child:
-        if self.size is not None and self.urls.terminal:
-            # The process may ask for it before the terminal has come to us.
-            width, height = self.size
-            self._spec["consoleSize"] = {"height": height, "width": width}
+        from kuasar_agent.containers import spec  # not needed before the agent serves
+
+        spec.adapt_process(
+            self._spec,
+            terminal=self.urls.terminal,
+            size=self.size,
+            id=self._context.id,
+            exec=self.id,
+        )
         stdin, stdout, stderr = stdio.child_fds
         return self._context.runtime.exec(
             self._context.id,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from kuasar_agent.errors import InvalidArgument
@@ -80,14 +80,15 @@ class Resources(NamedTuple):
     """Values by file of cgroup v2."""
 
 
-def parse(data: bytes) -> Resources:
-    """Parse the JSON of an Update request.
+def parse(data: bytes, adapt: Callable[[dict[str, Any]], None] = lambda _: None) -> Resources:
+    """Parse the JSON of an Update request, after `adapt` has changed it in place.
 
     Raises:
         InvalidArgument: a value has the wrong type or is out of range; the message names it.
     """
     try:
         root = _Section(json.loads(data), "")
+        adapt(root.members)
         return Resources(
             memory=_memory(root.section("memory")),
             cpu=_cpu(root.section("cpu")),

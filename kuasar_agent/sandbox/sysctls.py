@@ -16,10 +16,15 @@ from kuasar_agent.linux.files import write_text
 
 PROC_SYS = "/proc/sys"
 
-_OF_THE_POD = (
-    *("kernel/shm*", "kernel/msg*", "kernel/sem", "kernel/sem_next_id", "kernel/auto_msgmni"),
-    *("fs/mqueue/*", "kernel/hostname", "kernel/domainname"),
-)
+_NAMESPACES = {
+    "ipc": (
+        *("kernel/shm*", "kernel/msg*", "kernel/sem", "kernel/sem_next_id", "kernel/auto_msgmni"),
+        "fs/mqueue/*",
+    ),
+    "uts": ("kernel/hostname", "kernel/domainname"),
+    "network": ("net/*",),
+}
+"""By OCI's names of the namespaces."""
 
 
 class Sysctls(NamedTuple):
@@ -32,8 +37,21 @@ class Sysctls(NamedTuple):
 
 def split(values: Mapping[str, str]) -> Sysctls:
     """Sort by namespace. Raises InvalidArgument for a name that is none."""
-    pod = {key: value for key, value in values.items() if _is_of_the_pod(key)}
+    pod = {key: value for key, value in values.items() if namespace(key) in ("ipc", "uts")}
     return Sysctls({key: value for key, value in values.items() if key not in pod}, pod)
+
+
+def namespace(key: str) -> str:
+    """Return OCI's name of the kind of namespace that a parameter belongs to, or "" for none.
+
+    Raises:
+        InvalidArgument: the name cannot be one.
+    """
+    path = "/".join(_parts(key))
+    for name, patterns in _NAMESPACES.items():
+        if any(fnmatchcase(path, pattern) for pattern in patterns):
+            return name
+    return ""
 
 
 def write(values: Mapping[str, str], top: str = PROC_SYS) -> None:
@@ -57,11 +75,6 @@ def find(key: str, top: str = PROC_SYS) -> str:
     """
     parts = _parts(key)
     return next(_existing(top, parts), f"{top}/{'/'.join(parts)}")
-
-
-def _is_of_the_pod(key: str) -> bool:
-    path = "/".join(_parts(key))
-    return any(fnmatchcase(path, pattern) for pattern in _OF_THE_POD)
 
 
 def _parts(key: str) -> list[str]:

@@ -6,6 +6,7 @@ https://github.com/containerd/containerd/blob/main/api/runtime/task/v2/shim.prot
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
@@ -187,9 +188,12 @@ class TaskService:
         InvalidArgument: the resources make no sense. FailedPrecondition: it has stopped. Unknown:
         the kernel refused a limit; the message names the file.
         """
-        from kuasar_agent.resources import limits_spec  # not needed before the agent serves
+        # Not needed before the agent serves.
+        from kuasar_agent.containers.spec import adapt_resources
+        from kuasar_agent.resources import limits_spec
 
-        resources = limits_spec.parse(request.resources.value)
+        adapt = partial(adapt_resources, id=request.id)
+        resources = limits_spec.parse(request.resources.value, adapt)
         self._containers.get(request.id).update(resources)
         return Empty()
 

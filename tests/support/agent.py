@@ -42,9 +42,15 @@ _numbers = itertools.count()
 class Agent:
     """A serving agent, a connection to it, and what a test needs around them."""
 
-    def __init__(self, directory: Path, runtime: str, *options: str) -> None:
-        """`options` are further ones of `kuasar-agent serve`."""
+    def __init__(
+        self, directory: Path, runtime: str, *options: str, own_network: bool = False
+    ) -> None:
+        """`options` are further ones of `kuasar-agent serve`.
+
+        With `own_network` the agent may write kernel parameters of the network.
+        """
         self.runtime = runtime
+        self._own_network = own_network
         self._options = options
         self.state = directory / "state"
         self.ports = directory / "ports"
@@ -210,7 +216,8 @@ class Agent:
     def _spawn(self) -> subprocess.Popen[bytes]:
         serve = [sys.executable, "-m", "kuasar_agent.cli", "serve", "--state", str(self.state)]
         serve += ["--ports", str(self.ports), "--runtime", self.runtime, *self._options]
-        command = ["unshare", "-m", "--propagation", "unchanged", "sh", "-c", _ENTER, "sh", *serve]
+        unshare = ["unshare", *(["-n"] if self._own_network else []), "-m"]
+        command = [*unshare, "--propagation", "unchanged", "sh", "-c", _ENTER, "sh", *serve]
         with self.log.open("wb") as log:
             return subprocess.Popen(command, stdout=log, stderr=log)
 
@@ -225,9 +232,11 @@ class Agent:
 
 
 @contextmanager
-def running_agent(directory: Path, runtime: str, *options: str) -> Iterator[Agent]:
+def running_agent(
+    directory: Path, runtime: str, *options: str, own_network: bool = False
+) -> Iterator[Agent]:
     """An agent that must have nothing left of its containers at the end."""
-    agent = Agent(directory, runtime, *options)
+    agent = Agent(directory, runtime, *options, own_network=own_network)
     try:
         yield agent
         agent.assert_clean()
