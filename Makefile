@@ -47,12 +47,12 @@ export PIP_ROOT_USER_ACTION := ignore
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help run image kernel install-image test test-unit test-host test-vm test-interop
-.PHONY: lint format proto bench lock soak fuzz clean root
+.PHONY: lint format proto ttrpc bench lock soak fuzz clean root
 
 help: ## list the targets and the variables
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 	@printf '\nVariables, as in make run CMD=uname:\n'
-	@sed -nE '/^#: /{s/^#: //;h;n;s/^([A-Z_]+) \?= ?(.*)/  \1\t\2/;G;s/^([^\t]*)\t(.+)\n(.*)/\1\t\3 (\2)/;s/\t\n/\t/;p}' \
+	@sed -nE '/^#: /{s/^#: //;h;n;s/^([A-Z_]+) \?= ?(.*)/  \1\t\2/;G;s/^([^\t]*)\t(.+)\n(.*)/\1\t\3 [\2]/;s/\t\n/\t/;p}' \
 	  $(MAKEFILE_LIST) | expand -t 22
 
 run: $(IMAGE)/.done ## boot a microVM with the agent as PID 1 and run CMD in a container
@@ -90,8 +90,15 @@ format: $(VENV)/.lint ## rewrite the sources in the project's style
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
 
+ttrpc: $(VENV)/.run ## build kuasar_agent/ttrpc as a distribution of its own, in build/ttrpc
+	@rm -rf $(BUILD)/ttrpc
+	@mkdir -p $(BUILD)/ttrpc
+	@cp -r kuasar_agent/ttrpc $(BUILD)/ttrpc/source
+	@cp LICENSE $(BUILD)/ttrpc/source
+	$(VENV)/bin/pip wheel -q --no-deps --no-build-isolation -w $(BUILD)/ttrpc $(BUILD)/ttrpc/source
+
 proto: $(VENV)/.test ## regenerate the protobuf modules from proto/
-	$(VENV)/bin/python proto/generate.py
+	$(VENV)/bin/python -P proto/generate.py
 
 bench: root $(ALL_TESTS) $(IMAGE)/.all ## measure and print the tables (root)
 	$(IN_ROOT) $(VENV)/bin/python -m tests.bench $(PARTS)

@@ -29,7 +29,9 @@ ZSTD = ("zstd", "-q", "-12", "--no-check", "-T1", "-c")
 AGENT = Path(__file__).parent.parent / "kuasar_agent"
 TRACING = ("observe/otlp.py", "observe/tracing.py")
 """The agent's modules that import OpenTelemetry: the image lacks both, `image.tracing` has both."""
-AGENT_OMISSIONS = ("*.pyc", "*.pyi", "*.md", "py.typed", *TRACING)
+# ttrpc's generator needs protobuf's compiler messages; typed stubs are for type checkers.
+_TTRPC = ("ttrpc/generate.py", "ttrpc/setup.cfg", "ttrpc/pyproject.toml", "*_ttrpc.py")
+AGENT_OMISSIONS = ("*.pyc", "*.pyi", "*.md", "py.typed", *_TTRPC, *TRACING)
 
 
 @dataclass(frozen=True)

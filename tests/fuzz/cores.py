@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from kuasar_agent.ttrpc.client_connection import ClientConnection
-from kuasar_agent.ttrpc.connection import Connection, Event
+from kuasar_agent.ttrpc.client_core import ClientCore
+from kuasar_agent.ttrpc.core import ConnectionCore, Event
 from kuasar_agent.ttrpc.frames import HEADER_SIZE
 from kuasar_agent.ttrpc.limits import Limits
-from kuasar_agent.ttrpc.server_connection import ServerConnection
+from kuasar_agent.ttrpc.server_core import ServerCore
 from kuasar_agent.ttrpc.service import methods_of
 from kuasar_agent.ttrpc.status import ConnectionClosed, StatusError
-from kuasar_agent.ttrpc.stream import Stream
+from kuasar_agent.ttrpc.stream import ENDED, HALF_CLOSED, Stream
 from tests.support.ttrpc.echo import NAME, SERVICE
 from tests.support.ttrpc.wire import frame, split
 
@@ -40,7 +40,7 @@ class ServerUnderFuzz:
     """A core whose calls end, echo or hold on, as their methods' kinds have it."""
 
     def __init__(self) -> None:
-        self.core = ServerConnection({NAME: METHODS}, limits=LIMITS)
+        self.core = ServerCore({NAME: METHODS}, limits=LIMITS)
         self.sent = bytearray()
 
     def receive(self, data: bytes) -> None:
@@ -52,7 +52,7 @@ class ServerUnderFuzz:
         for event, stream in self.core.receive_data(data):
             if event is Event.FAILED:
                 self.core.done(stream)
-            elif not stream.ended:
+            elif stream.state is not ENDED:
                 self._step(stream)
         answers = self.core.outbox.take()
         split(answers)
@@ -66,7 +66,7 @@ class ServerUnderFuzz:
         while (message := self.core.take(stream)) is not None:
             if stream.method.server_streaming:
                 self.core.send(stream, message)
-        if stream.remote_closed:
+        if stream.state is HALF_CLOSED:
             if stream.method.server_streaming:
                 self.core.finish(stream)
             else:
@@ -78,7 +78,7 @@ class ClientUnderFuzz:
     """A core with a call of each kind in progress."""
 
     def __init__(self) -> None:
-        self.core = ClientConnection(LIMITS)
+        self.core = ClientCore(LIMITS)
         self.calls = [
             self.core.open(METHODS[name], METHODS[name].prefix)
             for name in ("Echo", "Count", "Sum", "Chat", "Echo", "Chat", "Chat")
@@ -110,17 +110,16 @@ class ClientUnderFuzz:
 
     def close(self) -> None:
         self.core.closed()
-        assert all(stream.ended for stream in self.calls)
+        assert all(stream.state is ENDED for stream in self.calls)
         assert not self.core.streams
 
 
-def check_bounds(core: Connection, received: int) -> None:
+def check_bounds(core: ConnectionCore, received: int) -> None:
     """What a connection keeps is bounded by its limits and by what one read brought."""
     assert len(core.streams) <= LIMITS.streams
     # The most that is charged for bytes on the wire: an empty message has ten of them.
     assert core.inbox_size <= LIMITS.connection_inbox + received * 8
-    assert core.inbox_size == sum(stream.inbox_size for stream in core._holding)
-    assert len(core._frames._partial) <= HEADER_SIZE + (4 << 20)
+    assert core.partial_size <= HEADER_SIZE + (4 << 20)
 
 
 def try_bytes(data: bytes) -> None:

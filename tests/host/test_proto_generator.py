@@ -11,14 +11,14 @@ GENERATOR = ROOT / "proto" / "generate.py"
 
 
 def generate(output: Path) -> None:
-    subprocess.run([sys.executable, GENERATOR, "--output", output], check=True, timeout=120)
+    subprocess.run([sys.executable, "-P", GENERATOR, "--output", output], check=True, timeout=120)
 
 
 def generated_files(root: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(root)): path.read_bytes()
-        for path in (root / "kuasar_agent").rglob("*_pb2.py*")
-        if path.suffix in (".py", ".pyi")
+        for pattern in ("*_pb2.py", "*_pb2.pyi", "*_ttrpc.py")
+        for path in (root / "kuasar_agent").rglob(pattern)
     }
 
 

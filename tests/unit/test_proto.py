@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from google.protobuf import any_pb2
 from google.protobuf.descriptor import (
     EnumDescriptor,
     FieldDescriptor,
@@ -134,8 +135,8 @@ def test_envelope_carries_a_sandbox_call() -> None:
 
 
 def test_ttrpc_status_has_the_wire_form_of_google_rpc_status() -> None:
-    status = envelope_pb2.Status(code=5, message="no")
-    status.details.add(type_url="t", value=b"v")
+    detail = any_pb2.Any(type_url="t", value=b"v").SerializeToString()
+    status = envelope_pb2.Status(code=5, message="no", details=[detail])
     wire = b"\x08\x05\x12\x02no\x1a\x06\x0a\x01t\x12\x01v"
     assert status.SerializeToString(deterministic=True) == wire
 

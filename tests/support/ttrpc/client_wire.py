@@ -9,12 +9,12 @@ import gevent
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
 from kuasar_agent.ttrpc import Client
-from kuasar_agent.ttrpc.client_connection import ClientConnection
+from kuasar_agent.ttrpc.client_core import ClientCore
 from kuasar_agent.ttrpc.service import methods_of
 from kuasar_agent.ttrpc.status import (
     StatusError,
 )
-from kuasar_agent.ttrpc.stream import Stream
+from kuasar_agent.ttrpc.stream import ENDED, Stream
 from tests.support.ttrpc.echo import SERVICE, Echo
 from tests.support.ttrpc.wire import PATIENCE, Chopper, Frame, SocketWire, pair, split
 
@@ -104,7 +104,7 @@ class CoreCalls:
     """The client's core alone; waiting for what is not there fails."""
 
     def __init__(self, *, bytewise: bool) -> None:
-        self._core = ClientConnection()
+        self._core = ClientCore()
         self._methods = methods_of(SERVICE, None)
         self._chopper = Chopper(bytewise=bytewise)
         self._frames: list[Frame] = []
@@ -150,7 +150,7 @@ def _raiser(error: Exception) -> Callable[[], Any]:
 
 
 class _CoreHandle:
-    def __init__(self, core: ClientConnection, stream: Stream) -> None:
+    def __init__(self, core: ClientCore, stream: Stream) -> None:
         self._core = core
         self._stream = stream
 
@@ -166,7 +166,7 @@ class _CoreHandle:
             message = self._core.take(stream)
             if message is not None:
                 return stream.method.parse_reply(message)
-        assert stream.ended
+        assert stream.state is ENDED
         if stream.error is not None:
             raise stream.error
         if stream.method.server_streaming:

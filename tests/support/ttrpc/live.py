@@ -27,7 +27,7 @@ def until(condition: Callable[[], bool]) -> None:
 def serving(address: str, echo: Echo, **options: Any) -> Iterator[Server]:
     """A server with options of its own."""
     server = Server(**options)
-    server.register(SERVICE, echo)
+    server.register(SERVICE, echo, partial=True)
     server.start(listen(address))
     try:
         yield server

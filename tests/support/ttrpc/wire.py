@@ -16,10 +16,10 @@ from gevent import socket as gsocket
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
 from kuasar_agent.ttrpc.envelope_pb2 import KeyValue, Request, Response
-from kuasar_agent.ttrpc.server_connection import ServerConnection
+from kuasar_agent.ttrpc.server_core import ServerCore
 from kuasar_agent.ttrpc.service import methods_of
 from kuasar_agent.ttrpc.status import NotFound
-from kuasar_agent.ttrpc.stream import Stream
+from kuasar_agent.ttrpc.stream import ENDED, HALF_CLOSED, Stream
 from tests.support.ttrpc.echo import NAME, SERVICE, Echo
 
 REQUEST, RESPONSE, DATA = 1, 2, 3
@@ -197,7 +197,7 @@ class CoreWire:
 
     def __init__(self, *, bytewise: bool, strict_ids: bool = True) -> None:
         services = {NAME: methods_of(SERVICE, None)}
-        self.core = ServerConnection(services, strict_ids=strict_ids)
+        self.core = ServerCore(services, strict_ids=strict_ids)
         self._chopper = Chopper(bytewise=bytewise)
         self._sums: dict[int, int] = {}
         self._held: list[Stream] = []
@@ -206,7 +206,7 @@ class CoreWire:
     def send(self, *frames: bytes) -> None:
         for piece in self._chopper.chop(b"".join(frames)):
             for _event, stream in self.core.receive_data(piece):
-                if not stream.ended:
+                if stream.state is not ENDED:
                     self._step(stream)
 
     def receive(self, count: int = 1) -> list[Frame]:
@@ -248,13 +248,13 @@ class CoreWire:
         elif name == "Sum":
             numbers = [Int64Value.FromString(each).value for each in self._take_all(stream)]
             self._sums[stream.id] = self._sums.get(stream.id, 0) + sum(numbers)
-            if stream.remote_closed:
+            if stream.state is HALF_CLOSED:
                 total = Int64Value(value=self._sums[stream.id])
                 self.core.reply(stream, total.SerializeToString())
         elif name == "Chat":
             for message in self._take_all(stream):
                 self.core.send(stream, message)
-            if stream.remote_closed:
+            if stream.state is HALF_CLOSED:
                 self.core.finish(stream)
 
     def _take_all(self, stream: Stream) -> list[bytes]:

@@ -1,13 +1,16 @@
-"""The serving end of a connection; `connection` has the rules."""
+"""The serving end of a connection; `core` and `stream` have the rules.
+
+The texts of the answers are those of Go's server (server.go), because clients compare them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from kuasar_agent.ttrpc import envelope
-from kuasar_agent.ttrpc.connection import Connection, Event, Events
-from kuasar_agent.ttrpc.frames import (
+from .core import ConnectionCore, Event, Events
+from .envelope import decode_request, encode_reply, encode_status
+from .frames import (
     DATA,
     NO_DATA,
     REMOTE_CLOSED,
@@ -16,25 +19,27 @@ from kuasar_agent.ttrpc.frames import (
     encode,
     oversize_text,
 )
-from kuasar_agent.ttrpc.limits import Limits
-from kuasar_agent.ttrpc.status import (
+from .limits import Limits
+from .status import (
     Code,
     ConnectionClosed,
     DeadlineExceeded,
     ResourceExhausted,
     StatusError,
+    StreamClosed,
     StreamFull,
 )
-from kuasar_agent.ttrpc.stream import MethodKind, Stream
+from .stream import ENDED, HALF_CLOSED, MethodKind, Stream
 
 if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any as AnyMessage
 
 MOST_METADATA = 1024
+"""Entries of metadata in one request. Go's server has no bound."""
 
 
-class ServerConnection(Connection):
-    """`services` maps service names to methods by their proto names."""
+class ServerCore(ConnectionCore):
+    """The calls of one client."""
 
     def __init__(
         self,
@@ -43,16 +48,18 @@ class ServerConnection(Connection):
         strict_ids: bool = True,
         limits: Limits | None = None,
     ) -> None:
+        """`services` maps full names of services to their methods by their names in the .proto."""
         super().__init__(limits or Limits())
         self.draining = False
-        """Set to refuse new calls while those in progress end."""
+        """Set it to refuse new calls while the calls in progress end."""
         self._services = services
         self._strict_ids = strict_ids
         self._last_id = 0
         self._unfinished: set[int] = set()
+        """Ids of calls that failed while their handler still runs."""
 
     def receive_data(self, data: bytes | memoryview) -> Events:
-        """Take bytes from the client."""
+        """Process bytes from the client; the caller may reuse `data` afterwards."""
         events: Events = []
         for stream_id, kind, flags, payload in self._frames.feed(data):
             if not stream_id & 1:
@@ -68,43 +75,48 @@ class ServerConnection(Connection):
         return events
 
     def reply(self, stream: Stream, payload: bytes) -> None:
-        """End a call with its single reply; in vain when the call has ended already.
+        """End a call with its single reply; do nothing if the call has ended.
 
-        Raises ResourceExhausted, and leaves the call open, when the reply does not fit a frame.
+        Raises:
+            ResourceExhausted: The reply does not fit a frame. The call goes on.
         """
-        if not stream.ended:
-            self.outbox.append(encode(stream.id, RESPONSE, 0, envelope.encode_reply(payload)))
+        if stream.state is not ENDED:
+            self.outbox.append(encode(stream.id, RESPONSE, 0, encode_reply(payload)))
             self._end(stream)
 
     def fail(self, stream: Stream, error: StatusError) -> None:
-        """End a call with an error; in vain when the call has ended already."""
-        if not stream.ended:
+        """End a call with an error; do nothing if the call has ended."""
+        if stream.state is not ENDED:
             self._refuse(stream.id, error.code, error.message, error.details)
             self._end(stream, error)
             self._unfinished.add(stream.id)
 
     def done(self, stream: Stream) -> None:
-        """The handler of a call has ended, or will never run."""
+        """Release what is kept for a call's handler, which has ended or will not run."""
         self.forget(stream)
         self._unfinished.discard(stream.id)
 
     def send(self, stream: Stream, payload: bytes) -> None:
-        """Send one message of a server-streaming call.
+        """Queue one message of a server-streaming or duplex call.
 
-        Raises StreamClosed when the call has ended, ResourceExhausted for a message over 4 MiB.
+        Raises:
+            StreamClosed: The call has ended.
+            ResourceExhausted: The message does not fit a frame.
         """
-        self._send_data(stream, 0, payload)
+        if stream.state is ENDED:
+            raise StreamClosed
+        self._queue_data(stream, 0, payload)
 
     def finish(self, stream: Stream) -> None:
-        """End a server-streaming call well; in vain when the call has ended already."""
-        if not stream.ended:
-            self._send_data(stream, REMOTE_CLOSED | NO_DATA, b"")
+        """End a server-streaming or duplex call with success; do nothing if it has ended."""
+        if stream.state is not ENDED:
+            self._queue_data(stream, REMOTE_CLOSED | NO_DATA, b"")
             self._end(stream)
 
     def _refuse(
         self, stream_id: int, code: int, text: str, details: Sequence[AnyMessage] = ()
     ) -> None:
-        payload = envelope.encode_status(code, text, details)
+        payload = encode_status(code, text, details)
         self.outbox.append(encode(stream_id, RESPONSE, 0, payload))
 
     def _receive_request(self, stream_id: int, payload: bytes, events: Events) -> None:
@@ -130,7 +142,7 @@ class ServerConnection(Connection):
         )
 
     def _open(self, stream_id: int, data: bytes) -> Stream:
-        request = envelope.decode_request(data)
+        request = decode_request(data)
         methods = self._services.get(request.service)
         if methods is None:
             raise StatusError.from_code(Code.UNIMPLEMENTED, f"service {request.service}")
@@ -144,7 +156,7 @@ class ServerConnection(Connection):
         payload = request.payload
         stream = Stream(stream_id, method, payload)
         if timeout := request.timeout_nano:
-            # The caller's time is over: work that changes something must not begin.
+            # The caller has given up already: a handler that changes something must not begin.
             if timeout < 0:
                 raise DeadlineExceeded("context deadline exceeded")
             stream.timeout_nano = timeout
@@ -152,9 +164,7 @@ class ServerConnection(Connection):
             if len(metadata) > MOST_METADATA:
                 raise ResourceExhausted(f"ttrpc: more than {MOST_METADATA} metadata entries")
             stream.metadata = tuple((pair.key, pair.value) for pair in metadata)
-        if not method.client_streaming:
-            stream.remote_closed = True
-        elif payload:
+        if payload and method.client_streaming:
             self._deliver(stream, payload, [])
         return stream
 
@@ -162,14 +172,15 @@ class ServerConnection(Connection):
         self, stream_id: int, flags: int, payload: bytes | int, events: Events
     ) -> None:
         stream = self.streams.get(stream_id)
-        if isinstance(payload, int):
-            self._receive_oversize(stream_id, stream, payload, events)
-        elif stream is None:
-            self._refuse(stream_id, Code.INVALID_ARGUMENT, "StreamID is no longer active")
+        if stream is None:
+            self._receive_stray(stream_id, payload)
         elif not stream.method.client_streaming:
-            # The peer would take any answer for the end of a call that is still running.
+            # The client would take any answer for the end of the call, which goes on.
             return
-        elif stream.remote_closed:
+        elif isinstance(payload, int):
+            self.fail(stream, ResourceExhausted(oversize_text(payload)))
+            events.append((Event.FAILED, stream))
+        elif stream.state is HALF_CLOSED:
             if not flags & NO_DATA:
                 text = "data handling error: ttrpc: stream closed"
                 self._refuse(stream_id, Code.INVALID_ARGUMENT, text)
@@ -177,22 +188,22 @@ class ServerConnection(Connection):
             if not flags & NO_DATA:
                 self._deliver(stream, payload, events)
             if flags & REMOTE_CLOSED:
-                stream.remote_closed = True
+                stream.state = HALF_CLOSED
                 events.append((Event.CHANGED, stream))
 
-    def _receive_oversize(
-        self, stream_id: int, stream: Stream | None, length: int, events: Events
-    ) -> None:
-        error = ResourceExhausted(oversize_text(length))
-        if stream is None:
-            self._refuse(stream_id, error.code, error.message)
-        elif stream.method.client_streaming:
-            self.fail(stream, error)
-            events.append((Event.FAILED, stream))
+    def _receive_stray(self, stream_id: int, payload: bytes | int) -> None:
+        # The client may have sent it before it saw the end of the call. Go's server answers it;
+        # containerd logs that answer as an error of a stream that ended well.
+        if stream_id <= self._last_id:
+            return
+        if isinstance(payload, int):
+            self._refuse(stream_id, Code.RESOURCE_EXHAUSTED, oversize_text(payload))
+        else:
+            self._refuse(stream_id, Code.INVALID_ARGUMENT, "StreamID is no longer active")
 
     def _overflow(self, stream: Stream) -> tuple[Event, Stream]:
         error = StreamFull()
-        if not stream.ended:
+        if stream.state is not ENDED:
             text = f"data handling error: {error.message}"
             self._refuse(stream.id, Code.INVALID_ARGUMENT, text)
         self._end(stream, error)
