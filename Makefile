@@ -123,19 +123,23 @@ lock: ## pin the newest versions of every dependency, with their hashes
 clean: ## remove what was built; the virtual environment and the download cache stay
 	rm -rf $(BUILD)
 
-# One virtual environment in four layers, each a list of pinned packages on top of the one before.
+# One virtual environment in layers, each a list of pinned packages on top of the one before.
 PIP_INSTALL = $(VENV)/bin/pip install -q --require-hashes -r
 
-$(VENV)/.run: image/requirements.txt requirements/install.txt setup.cfg pyproject.toml
+$(VENV)/.base: image/requirements.txt requirements/install.txt
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 	  requirements/install_debian.sh "a virtual environment" python3-venv
 	@echo "==> virtual environment in $(VENV)"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(PIP_INSTALL) image/requirements.txt -r requirements/install.txt
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.base setup.cfg setup.py pyproject.toml
+	@echo "==> kuasar-agent and kuasar-debug in $(VENV)/bin"
 	@$(VENV)/bin/pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.unit: requirements/unit.txt $(VENV)/.run
+$(VENV)/.unit: requirements/unit.txt $(VENV)/.base | $(VENV)/.run
 	@echo "==> pytest and hypothesis"
 	@$(PIP_INSTALL) $<
 	@touch $@

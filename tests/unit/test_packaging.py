@@ -24,8 +24,8 @@ def requirements() -> dict[str, Requirement]:
 def test_protobuf_is_bounded_by_the_generated_modules() -> None:
     # https://protobuf.dev/support/cross-version-runtime-guarantee/
     modules = (ROOT / "kuasar_agent").rglob("*_pb2.py")
-    versions = {Version(_GENCODE.findall(module.read_text())[0]) for module in modules}
-    (generated,) = versions
+    found = {version for module in modules for version in _GENCODE.findall(module.read_text())}
+    (generated,) = map(Version, found)
     expected = Requirement(f"protobuf >= {generated}, < {generated.major + 2}")
     assert requirements()["protobuf"].specifier == expected.specifier
 
