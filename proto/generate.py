@@ -1,7 +1,7 @@
 """Generate the protobuf modules (`*_pb2.py`, `*_pb2.pyi`) from the .proto files beside this script,
 and the typed stubs of services (`*_ttrpc.py`).
 
-    python proto/generate.py [--output DIRECTORY]
+    python -P proto/generate.py [--output DIRECTORY]
 
 A .proto file's path below this directory is the module's path below the output directory, which is
 the root of the checkout by default. Generated modules without a .proto file are removed.

@@ -14,9 +14,9 @@ from kuasar_host.microvm import MicroVM
 from tests.bench import guest
 from tests.bench.table import show
 from tests.support.guest import IMAGE
+from tests.support.timeouts import GUEST
 
 BOOTS = 3
-_READY_WITHIN = 300.0
 _MIB = 1 << 20
 _MEMORY = ("Pss", "Pss_Anon", "Pss_File", "Pss_Shmem", "Rss")
 
@@ -48,7 +48,7 @@ def _boot() -> Boot:
             directory=Path(scratch),
             kernel=IMAGE / "vmlinux",
             initrd=[IMAGE / "kuasar.initrd"],
-            ready_within=_READY_WITHIN,
+            ready_within=GUEST,
         )
         with MicroVM.boot(config) as vm:
             first = guest.run(vm, "first", ["echo", "hello"])

@@ -15,9 +15,9 @@ from kuasar_host.microvm import MicroVM
 from tests.bench import guest
 from tests.bench.table import show
 from tests.support.guest import IMAGE
+from tests.support.timeouts import GUEST
 
 _SIZES = (96, 128, 160, 256, 512)
-_READY_WITHIN = 120.0
 
 
 class Way(NamedTuple):
@@ -56,7 +56,7 @@ def _row(way: Way, memory: int) -> list[str | float]:
             initrd=way.initrd,
             root=way.root,
             memory=memory,
-            ready_within=_READY_WITHIN,
+            ready_within=GUEST,
         )
         try:
             with MicroVM.boot(config) as vm:

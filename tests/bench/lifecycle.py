@@ -26,9 +26,11 @@ from kuasar_agent.linux import syscalls
 from kuasar_agent.linux.mount import unmount
 from tests.bench.start import percentile
 from tests.bench.table import show
-from tests.support.agent import PROCESS_TYPE, TIMEOUT, Agent, running_agent
+from tests.support.agent import Agent, running_agent
 from tests.support.isolation import is_mounted, make_mounts_private
 from tests.support.shim import Shim
+from tests.support.tasks import PROCESS_TYPE
+from tests.support.timeouts import TIMEOUT
 
 ROUNDS = 30
 CALLS = ("create", "start", "exec", "delete exec", "delete")

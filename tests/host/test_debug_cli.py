@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.agent import TIMEOUT, eventually
 from tests.support.debug_agent import DebugAgent, debug_agent
+from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
 
 @pytest.fixture(scope="module")

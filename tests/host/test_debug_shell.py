@@ -17,8 +17,10 @@ from gevent.socket import SHUT_WR, socket
 from kuasar_agent.debug_server.server import DebugServer
 from kuasar_agent.reaper import Child, Reaper
 from kuasar_agent.ttrpc import dial, listen
-from tests.support.agent import TIMEOUT, eventually, read_all, running_agent
+from tests.support.agent import read_all, running_agent
 from tests.support.debug_agent import DebugAgent, debug_agent
+from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
 MIB = 1 << 20
 

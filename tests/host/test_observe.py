@@ -17,10 +17,12 @@ from google.protobuf.empty_pb2 import Empty
 from kuasar_agent.api import task_pb2
 from kuasar_agent.services.agent import SERVICE
 from kuasar_agent.ttrpc import NotFound, Stub, connect
-from tests.support.agent import TIMEOUT, Agent, eventually, fd_targets, running_agent
+from tests.support.agent import Agent, running_agent
 from tests.support.debug_agent import debug_agent
 from tests.support.otlp_receiver import Receiver, assert_nested
 from tests.support.streams import url
+from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
 TASK = "containerd.task.v2.Task"
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -15,10 +15,11 @@ from kuasar_agent.containers.runtime import OCIRuntime
 from kuasar_agent.errors import DeadlineExceeded
 from kuasar_agent.linux import syscalls
 from kuasar_agent.reaper import Child, Reaper
-from tests.support.agent import children_of, eventually
 from tests.support.isolation import fresh_process, isolated
+from tests.support.processes import children_of
+from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
-WITHIN = 30.0
 ORPHANS = 1000
 SHORT_LIVES = 3000
 
@@ -54,11 +55,11 @@ class Stranger:
 
 def reap(reaper: Reaper, count: int) -> int:
     """Let the hub run until `count` processes were reaped in all."""
-    return eventually(lambda: reaper.reaped, lambda reaped: reaped >= count, WITHIN)
+    return eventually(lambda: reaper.reaped, lambda reaped: reaped >= count, TIMEOUT)
 
 
 def status_of(child: Child) -> int | None:
-    exit = child.wait_for(WITHIN)
+    exit = child.wait_for(TIMEOUT)
     return exit.status if exit else None
 
 
@@ -252,7 +253,7 @@ def greenlets_while_reaping() -> bool:
     for _ in range(count):
         Stranger(0).end_unreaped()
     seen: list[int] = []
-    with gevent.Timeout(WITHIN):
+    with gevent.Timeout(TIMEOUT):
         while reaper.reaped < count:
             gevent.sleep(0)
             seen.append(reaper.reaped)
@@ -266,7 +267,7 @@ def test_others_run_between_slices_of_a_large_reaping() -> None:
 def exits_noticed() -> int:
     reaper = started()
     # Nothing else wakes the hub: an exit that does not would be waited for in vain.
-    return sum(reaper.spawn(["/bin/true"]).wait_for(WITHIN) is not None for _ in range(SHORT_LIVES))
+    return sum(reaper.spawn(["/bin/true"]).wait_for(TIMEOUT) is not None for _ in range(SHORT_LIVES))
 
 
 def test_an_exit_is_noticed_even_when_it_comes_as_the_hub_goes_to_sleep() -> None:

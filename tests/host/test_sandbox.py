@@ -19,11 +19,10 @@ from kuasar_agent.api.sandbox_pb2 import Interface, IPAddress, Route, SyncClockP
 from kuasar_agent.linux import syscalls
 from kuasar_agent.services import sandbox
 from kuasar_agent.ttrpc import InvalidArgument, StatusError, Stub, connect, listen
-from tests.support.agent import children_of
 from tests.support.isolation import isolated
 from tests.support.links import add_nic, addresses, ip, routes
-
-TIMEOUT = 60.0
+from tests.support.processes import children_of
+from tests.support.timeouts import TIMEOUT
 
 Body = Callable[[Stub], None]
 

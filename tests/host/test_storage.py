@@ -22,7 +22,8 @@ from kuasar_agent.errors import (
 )
 from kuasar_agent.linux.mount import mounts
 from tests.support.agent import Agent
-from tests.support.storages import ADDRESS, HANGS_AFTER, Pod, Within
+from tests.support.storages import ADDRESS, Pod, Within
+from tests.support.timeouts import TIMEOUT
 
 
 @pytest.mark.parametrize("order", [("c1", "c2"), ("c2", "c1")])
@@ -57,15 +58,15 @@ def test_containers_that_race_for_a_storage_mount_it_once(within: Within, disk: 
     def body(pod: Pod) -> None:
         storage = pod.storage("blk", source=ADDRESS, fstype="ext4")
         names = [f"c{number}" for number in range(5)]
-        racing = [gevent.spawn(pod.attach, name, storage, seconds=HANGS_AFTER) for name in names]
+        racing = [gevent.spawn(pod.attach, name, storage, seconds=TIMEOUT) for name in names]
         gevent.idle()
         pod.devices.plug(disk)
         gevent.joinall(racing, raise_error=True)
         pod.at()
         ending = [gevent.spawn(pod.storages.release, name) for name in names]
-        again = gevent.spawn(pod.attach, "c9", storage, seconds=HANGS_AFTER)
+        again = gevent.spawn(pod.attach, "c9", storage, seconds=TIMEOUT)
         gevent.joinall(ending, raise_error=True)
-        again.get(timeout=HANGS_AFTER)
+        again.get(timeout=TIMEOUT)
         assert pod.at().source == disk
         pod.storages.release("c9")
 
@@ -80,7 +81,7 @@ def test_a_container_that_waits_for_anothers_mount_gives_up_in_time(within: With
         with pytest.raises(DeadlineExceeded, match="another container mounts it"):
             pod.attach("c2", storage)
         with pytest.raises(DeadlineExceeded, match=f"blk {ADDRESS}"):
-            first.get(timeout=HANGS_AFTER)
+            first.get(timeout=TIMEOUT)
 
     within(body)
 

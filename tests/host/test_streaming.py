@@ -16,7 +16,7 @@ from kuasar_agent.api.transfer_pb2 import Data
 from kuasar_agent.stdio.channels import CAPACITY, WINDOW
 from kuasar_agent.stdio.flow_control import SILENT
 from kuasar_agent.ttrpc import Code, StatusError
-from tests.support.agent import TIMEOUT, Agent
+from tests.support.agent import Agent
 from tests.support.streams import (
     METHOD,
     STREAM_WINDOW,
@@ -32,6 +32,7 @@ from tests.support.streams import (
     send,
     url,
 )
+from tests.support.timeouts import TIMEOUT
 
 
 @pytest.fixture(autouse=True)

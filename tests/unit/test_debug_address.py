@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -12,6 +11,7 @@ from kuasar_agent.ttrpc import listen
 from kuasar_host import sandboxes
 from kuasar_host.address import GuestAddress
 from kuasar_host.errors import HostError
+from tests.support.command_line import kuasar_debug
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,7 @@ def test_an_address_that_is_none_is_one_clear_line(given: str) -> None:
         GuestAddress(given)
 
 
-def run(*args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "kuasar_debug", *args]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-
-def one_line(done: subprocess.CompletedProcess[str]) -> str:
+def one_line(done: CompletedProcess[str]) -> str:
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
@@ -76,10 +71,12 @@ def test_a_sandbox_is_found_by_its_path(root: Path) -> None:
 
 
 def test_a_sandbox_that_is_unknown_or_ambiguous_is_one_clear_line(root: Path) -> None:
-    assert one_line(run("ps", "b")) == f"Error: no sandbox 'b' in {root}\n"
-    assert one_line(run("ps", "a1b2c")).endswith("there is no such socket\n")
-    assert one_line(run("logs", "a1")) == "Error: 'a1' is ambiguous: a1b2, a1b2c3, a1b2d4\n"
-    assert one_line(run("exec", "../f", "true")) == "Error: ../f: no such directory\n"
+    assert one_line(kuasar_debug("ps", "b")) == f"Error: no sandbox 'b' in {root}\n"
+    assert one_line(kuasar_debug("ps", "a1b2c")).endswith("there is no such socket\n")
+    assert (
+        one_line(kuasar_debug("logs", "a1")) == "Error: 'a1' is ambiguous: a1b2, a1b2c3, a1b2d4\n"
+    )
+    assert one_line(kuasar_debug("exec", "../f", "true")) == "Error: ../f: no such directory\n"
 
 
 def test_the_console_of_kuasars_sandbox_is_found(
@@ -95,10 +92,10 @@ def test_the_console_of_kuasars_sandbox_is_found(
 
 
 def test_a_sandbox_must_be_named_in_one_way() -> None:
-    assert one_line(run("ps")) == "Error: name a sandbox: its id, or --dir or --address\n"
-    both = run("ps", "--dir", "/", "--address", "vsock://3")
+    assert one_line(kuasar_debug("ps")) == "Error: name a sandbox: its id, or --dir or --address\n"
+    both = kuasar_debug("ps", "--dir", "/", "--address", "vsock://3")
     assert one_line(both) == "Error: give either --dir or --address\n"
-    assert one_line(run("dump", "--dir", "/", "x")) == "Error: unexpected argument 'x'\n"
+    assert one_line(kuasar_debug("dump", "--dir", "/", "x")) == "Error: unexpected argument 'x'\n"
 
 
 @pytest.mark.parametrize(
@@ -116,7 +113,7 @@ def test_a_sandbox_must_be_named_in_one_way() -> None:
 def test_a_mistaken_option_is_refused_before_anything_runs(
     args: tuple[str, ...], said: str
 ) -> None:
-    done = run(*args)
+    done = kuasar_debug(*args)
     assert done.returncode in (1, 2)
     assert said in done.stderr
     assert "booting" not in done.stderr
@@ -127,11 +124,11 @@ def test_a_sandbox_that_is_not_there_is_one_clear_line(
     command: tuple[str, ...], tmp_path: Path
 ) -> None:
     name, *rest = command
-    assert "there is no such socket" in one_line(run(name, "--dir", str(tmp_path), *rest))
+    assert "there is no such socket" in one_line(kuasar_debug(name, "--dir", str(tmp_path), *rest))
 
 
 def test_a_guest_that_is_gone_is_one_clear_line(tmp_path: Path) -> None:
     # The kernel leaves the socket behind.
     listen(f"unix://{tmp_path}/task.vsock").close()
-    assert "the guest is gone" in one_line(run("ps", "--dir", str(tmp_path)))
-    assert "the guest is gone" in one_line(run("exec", "--dir", str(tmp_path), "true"))
+    assert "the guest is gone" in one_line(kuasar_debug("ps", "--dir", str(tmp_path)))
+    assert "the guest is gone" in one_line(kuasar_debug("exec", "--dir", str(tmp_path), "true"))

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from importlib.util import LazyLoader, module_from_spec, spec_from_file_location
 from pathlib import Path
-from xml.etree import ElementTree
 
 import gevent
 import gevent.event
@@ -16,23 +15,18 @@ import pytest
 from gevent.socket import AF_UNIX, socket
 
 from kuasar_agent.agent import Agent, Settings
-from kuasar_agent.api import agent_pb2
 from kuasar_agent.boot.config import TaskConfig
 from kuasar_agent.containers.manager import Footprint
 from kuasar_agent.observe.calls import BUCKETS, Calls
 from kuasar_agent.observe.kernel import Mark, marks
 from kuasar_agent.observe.leaks import Leak, Leaks
 from kuasar_agent.observe.metrics import render
-from kuasar_agent.observe.otlp import Exporter
 from kuasar_agent.observe.stall import StallWatch
-from kuasar_agent.observe.tracing import Tracing
 from kuasar_agent.spans import span, trace_with, traced
 from kuasar_agent.stdio.descriptors import ReadEnd
 from kuasar_agent.ttrpc import Context, NotFound
-from kuasar_debug import timeline_svg, timeline_text
 from kuasar_host import timeline
-from tests.support.agent import eventually
-from tests.support.otlp_receiver import Receiver, assert_nested
+from tests.support.boot_report import boot_report
 
 
 def found(leaks: Leaks) -> list[Leak]:
@@ -194,9 +188,7 @@ def test_a_page_of_metrics_is_prometheus_text(agent: Agent) -> None:
 BLOCKED = """
 import threading, time
 import gevent
-from kuasar_agent.observe.otlp import Exporter
 from kuasar_agent.observe.stall import StallWatch
-from kuasar_agent.observe.tracing import Tracing
 
 watch = StallWatch()
 watch.start()
@@ -248,40 +240,6 @@ def test_marks_cost_nothing_until_somebody_traces() -> None:
     assert opened == ["part", "inner"]
 
 
-def test_spans_wait_for_a_receiver_that_comes_later() -> None:
-    listener = socket()
-    listener.bind(("127.0.0.1", 0))
-    tracing = Tracing(f"http://127.0.0.1:{listener.getsockname()[1]}", {"host.name": "h"})
-    context = Context("/s/M")
-
-    def call(*_: object) -> None:
-        with span("part"):
-            raise NotFound("x")
-
-    tracing.begin()
-    try:
-        with pytest.raises(NotFound):
-            tracing(context, None, call)
-    finally:
-        tracing.end()
-    assert eventually(lambda: tracing.exporter.failed, bool)
-    listener.listen()
-    with Receiver(listener).serving() as receiver:
-        assert eventually(lambda: len(receiver.spans), lambda count: count == 2) == 2
-    (whole,), (part,) = receiver.named("s/M"), receiver.named("part")
-    assert whole.failed
-    assert part.failed
-    assert_nested(receiver, whole)
-    assert receiver.children(whole) == [part]
-    assert (tracing.exporter.sent, tracing.exporter.dropped) == (2, 0)
-
-
-@pytest.mark.parametrize("endpoint", ["", "http://h", "https://h:1", "vsock://2"])
-def test_an_endpoint_that_makes_no_sense_is_refused(endpoint: str) -> None:
-    with pytest.raises(ValueError, match="no endpoint"):
-        Exporter(endpoint)
-
-
 def test_the_kernels_log_gives_its_phases(tmp_path: Path) -> None:
     log = tmp_path / "kmsg"
     log.write_text("6,1,1500,-;Linux version 6.1\n")
@@ -291,27 +249,9 @@ def test_the_kernels_log_gives_its_phases(tmp_path: Path) -> None:
     assert marks(str(tmp_path / "none")) == []
 
 
-@pytest.fixture
-def boot() -> agent_pb2.BootResponse:
-    step, mark = agent_pb2.BootStep, agent_pb2.KernelMark
-    return agent_pb2.BootResponse(
-        steps=[
-            step(name="mounts", start_ms=2000, ms=20),
-            step(name="import gevent", start_ms=2030, ms=300),
-            step(name="imports", start_ms=2025, ms=400),
-            step(name="serve", start_ms=2430, ms=10),
-        ],
-        serving_ms=2450,
-        marks=[
-            mark(at_ms=500, text="Trying to unpack rootfs image as initramfs..."),
-            mark(at_ms=900, text="Freeing initrd memory: 13M"),
-            mark(at_ms=1200, text="Run /init as init process"),
-        ],
-    )
-
-
-def test_a_start_up_is_laid_out_on_one_clock(boot: agent_pb2.BootResponse) -> None:
-    found = [(bar.name, bar.start, bar.length, bar.inner) for bar in timeline.bars(boot, 100)]
+def test_a_start_up_is_laid_out_on_one_clock() -> None:
+    bars = timeline.bars(boot_report(), 100)
+    found = [(bar.name, bar.start, bar.length, bar.inner) for bar in bars]
     assert found == [
         ("QEMU and its firmware", 0, 100, False),
         ("kernel", 100, 1200, False),
@@ -322,22 +262,6 @@ def test_a_start_up_is_laid_out_on_one_clock(boot: agent_pb2.BootResponse) -> No
         ("import gevent", 2130, 300, True),
         ("serve", 2530, 10, False),
     ]
-
-
-@pytest.mark.parametrize("ending", ["svg", "png"])
-def test_a_start_up_can_be_looked_at(
-    boot: agent_pb2.BootResponse, tmp_path: Path, ending: str
-) -> None:
-    drawn = timeline.Timeline(list(timeline.bars(boot, 100)), 2550, 2600, "Linux, tcg")
-    path = tmp_path / f"boot.{ending}"
-    timeline_svg.draw(drawn, path)
-    if ending == "svg":
-        assert ElementTree.parse(path).getroot().tag.endswith("svg")
-    else:
-        assert path.read_bytes().startswith(b"\x89PNG")
-    lines = timeline_text.text(drawn).splitlines()
-    assert "Linux, tcg" in lines[0]
-    assert [line.split("  ")[0] for line in lines[2:4]] == ["QEMU and its firmware", "kernel"]
 
 
 def test_a_boot_needs_a_place_or_a_picture_to_make() -> None:

@@ -1,4 +1,4 @@
-"""The generated protobuf modules: reproducible, equal to the contract, able to share a pool."""
+"""The generated protobuf modules: equal to the contract, able to share a pool."""
 
 from __future__ import annotations
 
@@ -23,16 +23,11 @@ from kuasar_agent.api import sandbox_pb2
 from kuasar_agent.ttrpc import envelope_pb2
 
 ROOT = Path(__file__).resolve().parents[2]
-GENERATOR = ROOT / "proto" / "generate.py"
 CONTRACT = Path(__file__).with_name("proto_contract.txt")
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for path in (ROOT / "kuasar_agent").rglob("*_pb2.py")
 )
-
-
-def generate(output: Path) -> None:
-    subprocess.run([sys.executable, GENERATOR, "--output", output], check=True, timeout=120)
 
 
 def run_python(code: str) -> str:
@@ -45,14 +40,6 @@ def run_python(code: str) -> str:
         stdout=subprocess.PIPE,
         text=True,
     ).stdout
-
-
-def generated_files(root: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(root)): path.read_bytes()
-        for pattern in ("*_pb2.py", "*_pb2.pyi", "*_ttrpc.py")
-        for path in (root / "kuasar_agent").rglob(pattern)
-    }
 
 
 def descriptors() -> list[FileDescriptor]:
@@ -105,23 +92,6 @@ def rendered(file: FileDescriptor) -> list[list[str]]:
         for service in file.services_by_name.values()
     ]
     return blocks
-
-
-def test_regenerating_changes_nothing(tmp_path: Path) -> None:
-    generate(tmp_path)
-    assert generated_files(tmp_path) == generated_files(ROOT)
-
-
-def test_generator_removes_modules_without_a_proto_file(tmp_path: Path) -> None:
-    package = tmp_path / "kuasar_agent" / "api"
-    package.mkdir(parents=True)
-    stale = [package / "gone_pb2.py", package / "gone_pb2.pyi"]
-    kept = package / "__init__.py"
-    for path in (*stale, kept):
-        path.touch()
-    generate(tmp_path)
-    assert not any(path.exists() for path in stale)
-    assert kept.exists()
 
 
 def test_descriptors_equal_the_wire_contract() -> None:

@@ -16,14 +16,7 @@ from kuasar_agent.ttrpc.status import (
 )
 from kuasar_agent.ttrpc.stream import ENDED, Stream
 from tests.support.ttrpc.echo import SERVICE, Echo
-from tests.support.ttrpc.wire import (
-    PATIENCE,
-    Chopper,
-    Frame,
-    SocketWire,
-    pair,
-    split,
-)
+from tests.support.ttrpc.wire import PATIENCE, Chopper, Frame, SocketWire, pair, split
 
 
 class Handle(Protocol):

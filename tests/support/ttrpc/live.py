@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 import gevent
+from gevent import socket as gsocket
 
 from kuasar_agent.ttrpc import Server, listen
 from tests.support.ttrpc.echo import SERVICE, Echo
@@ -33,3 +34,10 @@ def serving(address: str, echo: Echo, **options: Any) -> Iterator[Server]:
     finally:
         echo.release.set()
         server.close()
+
+
+def raw(address: str) -> gsocket.socket:
+    """Return a socket connected to the server."""
+    sock = gsocket.socket(gsocket.AF_UNIX, gsocket.SOCK_STREAM)
+    sock.connect(address.removeprefix("unix://"))
+    return sock

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gevent import socket as gsocket
 
 from kuasar_agent.ttrpc import Client, Server, connect, listen
 from tests.support.ttrpc.echo import SERVICE, Echo
+from tests.support.ttrpc.live import raw
 from tests.support.ttrpc.wire import CoreWire, SocketWire, Wire
 
 
@@ -37,13 +37,6 @@ def server(echo: Echo, address: str) -> Iterator[Server]:
 def client(server: Server, address: str) -> Iterator[Client]:
     with connect(address) as client:
         yield client
-
-
-def raw(address: str) -> gsocket.socket:
-    """A socket connected to the server."""
-    sock = gsocket.socket(gsocket.AF_UNIX, gsocket.SOCK_STREAM)
-    sock.connect(address.removeprefix("unix://"))
-    return sock
 
 
 @pytest.fixture

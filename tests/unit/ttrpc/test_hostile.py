@@ -16,7 +16,7 @@ from kuasar_agent.ttrpc import Client, Limits, NotFound, Server, StatusError, co
 from kuasar_agent.ttrpc.server_core import ServerCore
 from kuasar_agent.ttrpc.service import methods_of
 from tests.support.ttrpc.echo import NAME, SERVICE, Echo
-from tests.support.ttrpc.live import serving, until
+from tests.support.ttrpc.live import raw, serving, until
 from tests.support.ttrpc.wire import (
     DATA,
     LIMIT,
@@ -29,7 +29,6 @@ from tests.support.ttrpc.wire import (
     only,
     request,
 )
-from tests.unit.ttrpc.conftest import raw
 
 REUSED = (3, "StreamID cannot be re-used and must increment")
 

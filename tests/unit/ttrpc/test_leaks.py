@@ -16,9 +16,8 @@ from greenlet import greenlet
 
 from kuasar_agent.ttrpc import Client, NotFound, Server, StatusError, Stub, connect
 from tests.support.ttrpc.echo import SERVICE, Echo
-from tests.support.ttrpc.live import until
+from tests.support.ttrpc.live import raw, until
 from tests.support.ttrpc.wire import RO, data, frame, request
-from tests.unit.ttrpc.conftest import raw
 
 CALLS = 2000
 CONNECTIONS = 200

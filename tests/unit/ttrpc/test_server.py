@@ -25,7 +25,7 @@ from kuasar_agent.ttrpc import (
     connect,
 )
 from tests.support.ttrpc.echo import SERVICE, Echo
-from tests.support.ttrpc.live import serving, until
+from tests.support.ttrpc.live import raw, serving, until
 from tests.support.ttrpc.wire import (
     LIMIT,
     ND,
@@ -37,7 +37,6 @@ from tests.support.ttrpc.wire import (
     only,
     request,
 )
-from tests.unit.ttrpc.conftest import raw
 
 # Framing
 

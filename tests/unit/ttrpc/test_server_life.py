@@ -33,14 +33,8 @@ from kuasar_agent.ttrpc import (
     vsock_host_only,
 )
 from tests.support.ttrpc.echo import SERVICE, Echo
-from tests.support.ttrpc.live import serving, until
-from tests.support.ttrpc.wire import (
-    PATIENCE,
-    SocketWire,
-    only,
-    request,
-)
-from tests.unit.ttrpc.conftest import raw
+from tests.support.ttrpc.live import raw, serving, until
+from tests.support.ttrpc.wire import PATIENCE, SocketWire, only, request
 
 
 def test_81_slow_call_does_not_delay_a_fast_one(live: SocketWire, echo: Echo) -> None:

@@ -14,7 +14,7 @@ import pytest
 from kuasar_agent import ttrpc
 
 PACKAGE = Path(ttrpc.__file__).parent
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
 TESTS = ("test_server.py", "test_stream_states.py")
 
@@ -67,7 +67,7 @@ def test_the_plugin_of_protoc_is_a_command(python: Path, tmp_path: Path) -> None
 
 
 def test_its_unit_tests_pass(python: Path, tmp_path: Path) -> None:
-    here = Path(__file__).parent
+    here = ROOT / "tests" / "unit" / "ttrpc"
     support = sorted((ROOT / "tests" / "support" / "ttrpc").glob("*.py"))
     for path in (*support, here / "conftest.py", *(here / name for name in TESTS)):
         copy = tmp_path / path.relative_to(ROOT)
