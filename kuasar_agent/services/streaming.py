@@ -86,6 +86,7 @@ class _Stream:
     def __init__(self, stream: ServerStream) -> None:
         self._stream = stream
         self.flush = stream.flush
+        self.end = stream.close_send
         self.withdraw = stream.withdraw
 
     def receive_grant(self) -> int | None:

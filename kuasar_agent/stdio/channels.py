@@ -37,10 +37,14 @@ class Preempted(Exception):
 
 
 class Reader(Protocol):
-    """Whoever takes bytes out of an output channel."""
+    """A host's stream that takes bytes out of an output channel."""
+
+    @property
+    def grants(self) -> bool:
+        """Whether the reader tells how far it is."""
 
     def preempt(self) -> None:
-        """Somebody else reads from now on; settle, without waiting, what was peeked at."""
+        """Settle, without waiting, the bytes that were peeked at: another reader takes over."""
 
 
 class OutputChannel:
@@ -49,9 +53,13 @@ class OutputChannel:
     def __init__(self) -> None:
         self.produced = False
         """Whether a process writes, or wrote, to it."""
+        self.prompt = False
+        """Whether that process has an input, so that its output may be awaited."""
         self.ended = False
         self.released = False
-        """The task is deleted: nothing more comes, and nobody waits for the delivery."""
+        """The task is deleted: nothing more comes, and no call waits for the delivery."""
+        self.progress = 0
+        """Grows with each sign that a reader takes bytes."""
         self._chunks: deque[bytes] = deque()
         self._offset = 0
         """Bytes of the first chunk that are gone."""
@@ -63,6 +71,11 @@ class OutputChannel:
     @property
     def empty(self) -> bool:
         return not self._chunks
+
+    @property
+    def size(self) -> int:
+        """Bytes that wait for a reader."""
+        return self._size
 
     @property
     def has_reader(self) -> bool:
@@ -83,8 +96,18 @@ class OutputChannel:
         self.ended = True
         self._changed.set()
 
+    @property
+    def delivered(self) -> bool:
+        """Whether a reader has had every byte put so far, and the end if there is one."""
+        return not self._chunks and not (self.ended and self.has_reader)
+
+    @property
+    def reader_grants(self) -> bool:
+        """Whether there is a reader that tells how far it is."""
+        return self._reader is not None and self._reader.grants
+
     def wait_until_delivered(self) -> None:
-        """Return when a reader has had everything, the end included."""
+        """Wait until a reader has had everything, the end included. Blocks: the greenlet."""
         while self._chunks or self.has_reader:
             self._wait_until_taken()
 
@@ -102,10 +125,10 @@ class OutputChannel:
             self._reader = None
             self._taken.set()
 
-    def wait(self) -> None:
-        """Wait until there is something to look at."""
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait until bytes, the end or the reader have changed. Blocks: the greenlet."""
         self._changed.clear()
-        self._changed.wait()
+        self._changed.wait(seconds)
 
     def wake(self) -> None:
         """Make `wait` return."""
@@ -131,6 +154,7 @@ class OutputChannel:
             self._chunks.popleft()
             self._offset = 0
         self._size -= size
+        self.progress += 1
         self._taken.set()
 
     def _wait_until_taken(self) -> None:
@@ -227,7 +251,7 @@ class Channels:
             channel = self.inputs[id] = InputChannel()
         return channel
 
-    def produce(self, id: str) -> OutputChannel:
+    def produce(self, id: str, *, prompt: bool = False) -> OutputChannel:
         """The output channel for a new process; what is left of an older task's is dropped."""
         old = self.outputs.get(id)
         if old is not None and old.released:
@@ -236,6 +260,7 @@ class Channels:
         if channel.produced:
             raise Unknown(f"another process writes to stream {id}")
         channel.produced = True
+        channel.prompt = prompt
         return channel
 
     def reader_left(self, id: str, channel: OutputChannel) -> None:
@@ -295,10 +320,22 @@ class Channels:
 class ChannelSink(Sink):
     """An output channel, which outlives its process."""
 
-    def __init__(self, channels: Channels, id: str) -> None:
+    def __init__(self, channels: Channels, id: str, *, prompt: bool = False) -> None:
         self._channels = channels
         self._id = id
-        self._channel = channels.produce(id)
+        self._channel = channels.produce(id, prompt=prompt)
+
+    @property
+    def taken(self) -> bool:
+        return self._channel.delivered
+
+    @property
+    def progress(self) -> int:
+        return self._channel.progress
+
+    @property
+    def slow_to_tell(self) -> bool:
+        return self._channel.reader_grants
 
     def write(self, data: bytes) -> None:
         self._channel.put(data)

@@ -28,6 +28,10 @@ LINGER = 0.2
 """Seconds of silence after which input ends once CloseIO was called: its last bytes may still be
 on their way, since they do not travel with the call."""
 
+MOMENT = 0.1
+"""Seconds for a terminal's last bytes to come through the kernel, and for a reader to look at the
+bytes that its socket had."""
+
 
 class _Stream(Generic[PipeEnd, Transport]):
     """A pipe end and a transport, which it owns, and the greenlet between them."""
@@ -66,6 +70,38 @@ class Output(_Stream[ReadEnd, Sink]):
     def __init__(self, fd: int, sink: Sink) -> None:
         super().__init__(ReadEnd(fd), sink)
         self._pause = ReadPause()
+        self._read = 0
+        """Bytes out of the pipe so far."""
+        self._due = 0
+        """Of these, with those in the pipe, the bytes that `is_taken` asks for."""
+        self._ended = self._writing = False
+
+    @property
+    def progress(self) -> int:
+        """A number that changes when the reader takes bytes."""
+        return self.transport.progress
+
+    def mark(self) -> None:
+        """Let `is_taken` ask for all that is in the pipe now and has come out of it before.
+
+        More may follow: a process that outlives its parent can have the pipe open for ever.
+        """
+        if not self._pipe.closed:
+            self._due = self._read + self._pipe.unread()
+
+    def is_taken(self, quiet: float) -> bool:
+        """Return whether the reader has all output up to the mark.
+
+        `quiet` is the seconds since the mark and since the reader took bytes. Without the end of
+        the output that is all there is to go by: a reader does not acknowledge its last bytes.
+        """
+        if self.copier is None or self.copier.ready():
+            return True
+        if self._ended:
+            # Without output there is nothing to wait for but a reader of its end.
+            return not self._read or self.transport.taken
+        passed = self._read >= self._due and not self._writing
+        return passed and self.transport.taken and quiet >= MOMENT
 
     def close(self) -> None:
         """Stop copying; bytes that are still in the pipe are kept if the transport can."""
@@ -79,7 +115,11 @@ class Output(_Stream[ReadEnd, Sink]):
 
     def _copy(self) -> None:
         while data := self._next():
+            self._read += len(data)
+            self._writing = True
             self.transport.write(data)
+            self._writing = False
+        self._ended = True
         self.transport.finish()
 
     def _next(self) -> bytes:

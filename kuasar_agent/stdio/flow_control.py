@@ -8,6 +8,7 @@ https://github.com/containerd/containerd/blob/main/core/transfer/streaming/strea
 
 from __future__ import annotations
 
+import time
 from typing import Protocol
 
 import gevent
@@ -16,6 +17,7 @@ from gevent.hub import get_hub
 
 from kuasar_agent.errors import ResourceExhausted
 from kuasar_agent.stdio.channels import WINDOW, InputChannel, OutputChannel, Preempted
+from kuasar_agent.stdio.pacing import MessagePause
 
 MESSAGE = 32 * 1024
 """Bytes of output in one message, at most. containerd's reader counts the bytes that it copies to
@@ -30,6 +32,10 @@ MOST_UNGRANTED = 1 << 20
 
 SILENT = 2.0
 """Seconds after which a reader that has granted nothing is taken for one that never does."""
+
+
+ACKNOWLEDGED = 10.0
+"""Seconds for a host to half-close after the end of a stream."""
 
 
 class Stream(Protocol):
@@ -54,6 +60,9 @@ class Stream(Protocol):
     def flush(self) -> bool:
         """Wait until the kernel has every message; False when the connection went first."""
 
+    def end(self) -> None:
+        """Tell the host that no output follows; it may still grant, and half-close."""
+
     def withdraw(self, count: int) -> int:
         """Take back those of the last `count` messages that the host will not get, and count them.
 
@@ -63,6 +72,10 @@ class Stream(Protocol):
 
 class _Released(Exception):
     """The process reads no more."""
+
+
+class _ReaderLeft(Exception):
+    """The host has closed its side before the output's end."""
 
 
 class _Interruptible:
@@ -155,23 +168,31 @@ class OutputFlow:
     """From a process to a host that reads, as much as the host has granted.
 
     Bytes leave the channel when the kernel has taken the whole message for the host's connection.
-    The protocol has no acknowledgement by which a later loss could be told from a delivery. A
-    grant is none: containerd grants 64 KiB whenever it has less than that left, so its grants
-    trail its reading by up to 128 KiB, and to send those again would double lines. A host that
-    vanishes therefore takes at most what it had granted with it; one that grants only what it is
-    going to read loses nothing.
+    A grant does not acknowledge them: containerd grants 64 KiB whenever it has less than that
+    left, so its grants trail its reading by up to 128 KiB, and to send those again would double
+    lines. A host that vanishes therefore takes at most what it had granted with it; one that
+    grants only what it is going to read loses nothing.
+
+    A host that has granted and then closes its side
+    - before the end, has left: its client has dropped the stream, or its user has gone. All that
+      was not sent stays for the next reader.
+    - after the end, has read everything: that is the acknowledgement.
+    One that closes its side without ever having granted reads on, and gets everything at once.
     """
 
     def __init__(self, channel: OutputChannel, stream: Stream) -> None:
         """Become the channel's reader, in place of another one."""
+        self.grants = False
+        """Whether the host has granted anything; part of `channels.Reader`."""
         self._channel = channel
         self._stream = stream
         self._credit = 0
         self._limited = True
-        self._heard = False
+        self._pause = MessagePause(channel.prompt)
         self._in_flight: list[int] = []
         """The sizes of the messages that are queued and still in the channel."""
         self._preempted = False
+        self._left = False
         self._error: Exception | None = None
         self._sending = _Interruptible()
         channel.attach(self)
@@ -185,7 +206,7 @@ class OutputFlow:
         self._sending.interrupt(Preempted)
 
     def run(self) -> None:
-        """Carry bytes until the channel's end.
+        """Carry bytes until the channel's end, or until the host has left.
 
         Raises:
             Preempted: another reader has taken over.
@@ -193,24 +214,50 @@ class OutputFlow:
         Blocks: the greenlet.
         """
         channel = self._channel
-        while True:
-            if self._preempted:
-                raise Preempted
-            if self._error is not None:
-                raise self._error
-            if channel.empty and channel.ended:
-                return
-            limit = min(self._credit, BATCH) if self._limited else BATCH
-            if channel.empty or limit <= 0:
-                channel.wait()
-            else:
-                self._deliver(channel.peek(limit))
+        try:
+            while not (channel.empty and channel.ended):
+                self._raise_if_over()
+                limit = min(self._credit, BATCH) if self._limited else BATCH
+                if channel.empty or limit <= 0:
+                    channel.wait()
+                elif (seconds := self._seconds_to_gather(limit)) > 0:
+                    channel.wait(seconds)
+                else:
+                    self._deliver(channel.peek(limit))
+            self._raise_if_over()
+        except _ReaderLeft:
+            return
+        self._stream.end()
+        self._await_acknowledgement()
 
     def leave(self) -> None:
         """Make room for the next reader."""
         for helper in (self._listener, self._silence):
             helper.kill()
         self._channel.detach(self)
+
+    def _raise_if_over(self) -> None:
+        if self._preempted:
+            raise Preempted
+        if self._error is not None:
+            raise self._error
+        if self._left:
+            raise _ReaderLeft
+
+    def _seconds_to_gather(self, limit: int) -> float:
+        """Return the seconds to wait for more bytes before the next message."""
+        full = self._channel.size >= min(limit, MESSAGE)
+        if full or self._channel.ended or not self.grants:
+            return 0
+        return self._pause.before_send()
+
+    def _await_acknowledgement(self) -> None:
+        deadline = time.monotonic() + ACKNOWLEDGED
+        while self.grants and not (self._preempted or self._left or self._error is not None):
+            seconds = deadline - time.monotonic()
+            if seconds <= 0 or self._channel.released:
+                return
+            self._channel.wait(seconds)
 
     def _deliver(self, data: memoryview) -> None:
         with self._sending:
@@ -232,6 +279,7 @@ class OutputFlow:
                 raise Preempted
             self._in_flight.append(len(message))
             self._credit -= len(message)
+            self._pause.after_send()
 
     def _settle(self) -> None:
         """Take out of the channel what the host has, or will have; leave the rest to the next."""
@@ -244,19 +292,26 @@ class OutputFlow:
         try:
             while (size := self._stream.receive_grant()) is not None:
                 self._grant(max(0, size))
-            # It reads on, but cannot grant any more.
-            self._stop_waiting()
         except Exception as error:
             self._error = error
             self._channel.wake()
+            return
+        if self.grants:
+            self._left = True
+            self._sending.interrupt(_ReaderLeft)
+            self._channel.wake()
+        else:
+            self._stop_waiting()
 
     def _grant(self, size: int) -> None:
-        if not self._heard:
+        if not self.grants:
             # Messages that were sent before are not part of its account.
-            self._heard = self._limited = True
+            self.grants = self._limited = True
             self._credit = 0
             self._silence.kill()
         self._credit += size
+        self._pause.after_grant()
+        self._channel.progress += 1
         self._channel.wake()
 
     def _stop_waiting(self) -> None:

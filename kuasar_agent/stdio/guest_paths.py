@@ -98,24 +98,36 @@ class FifoSink(Sink):
     def __init__(self, path: str) -> None:
         self._path = path
         self._target: WriteEnd | None = None
+        self._written = 0
+
+    @property
+    def taken(self) -> bool:
+        return self._unread() == 0
+
+    @property
+    def progress(self) -> int:
+        return self._written - self._unread()
 
     def write(self, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
             target = self._connect()
             try:
-                rest = rest[os.write(target.fd, rest) :]
+                written = os.write(target.fd, rest)
             except BlockingIOError:
                 target.wait()
             except BrokenPipeError:
                 # Until another reader opens the FIFO. Our end stays open and keeps its bytes.
                 gevent.sleep(_PAUSE)
+            else:
+                rest = rest[written:]
+                self._written += written
 
     def finish(self) -> None:
-        target = self._connect()
+        self._connect()
         # With the last end closed a FIFO forgets its bytes, and the reader that is there may go.
         pause = _PAUSE / 32
-        while target.unread():
+        while self._unread():
             gevent.sleep(pause)
             pause = min(2 * pause, _PAUSE)
         self.close()
@@ -124,6 +136,9 @@ class FifoSink(Sink):
         if self._target is not None:
             self._target.close()
             self._target = None
+
+    def _unread(self) -> int:
+        return self._target.unread() if self._target is not None else 0
 
     def _connect(self) -> WriteEnd:
         flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC

@@ -8,6 +8,21 @@ from typing import Protocol
 class Sink:
     """The far end of an output stream; as it stands, one that takes all and shows it nowhere."""
 
+    @property
+    def taken(self) -> bool:
+        """Whether the reader has all that was written, as well as the transport can tell."""
+        return True
+
+    @property
+    def progress(self) -> int:
+        """A number that changes when the reader takes bytes."""
+        return 0
+
+    @property
+    def slow_to_tell(self) -> bool:
+        """Whether a reader is there that takes far more than a moment's bytes before it says so."""
+        return False
+
     def write(self, data: bytes) -> None:
         """Deliver bytes to the transport. Blocks: the greenlet, until it has taken all."""
 

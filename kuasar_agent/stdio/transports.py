@@ -21,7 +21,7 @@ from kuasar_agent.stdio.sink import Sink, Source
 from kuasar_agent.stdio.vsock_ports import Admit, Listen, ListenerSink, ListenerSource
 
 DRAIN_GRACE = 2.0
-"""Seconds for which a deletion waits for output: a grandchild may hold a pipe open for ever."""
+"""Seconds for which the end of a process is not told while its output is not taken."""
 
 PORT_WAIT = 10.0
 """Seconds for a virtio-serial port that the host has just plugged."""
@@ -50,16 +50,22 @@ class Transports:
         self._devices = devices
         self._port_wait = port_wait
 
-    def sink(self, url: str) -> Sink:
-        """Raises InvalidArgument for an unknown form, FailedPrecondition for what is in use."""
+    def sink(self, url: str, *, prompt: bool = False) -> Sink:
+        """Open the far end of an output stream; `prompt` when its process has an input, too.
+
+        Raises:
+            InvalidArgument: a URL of an unknown form, a path that cannot be opened.
+            FailedPrecondition: a port or a device that is in use.
+        Blocks: the greenlet, while a virtio-serial port is waited for.
+        """
         if (id := channel_id(url)) is not None:
-            return ChannelSink(self.channels, id)
+            return ChannelSink(self.channels, id, prompt=prompt)
         if "://" in url:
             return ListenerSink(self._open(url), self._admit)
         return guest_paths.open_sink(self._path(url))
 
     def source(self, url: str) -> Source:
-        """Raises as `sink` does."""
+        """Open the far end of an input stream. Raises, blocks: as `sink`."""
         if (id := channel_id(url)) is not None:
             return ChannelSource(self.channels, id)
         if "://" in url:

@@ -8,8 +8,11 @@ what the host's device has not fetched, and nothing after a hang-up on either.
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable
+from fcntl import ioctl
+from termios import TIOCOUTQ
 from typing import Any
 
 import gevent
@@ -54,6 +57,19 @@ class _Acceptor:
                 peer.close()
         return self.peer
 
+    def unread(self) -> int:
+        """Return a number that is 0 once the current peer has all that was sent (SIOCOUTQ).
+
+        A unix socket counts until the peer has read it, vsock until the host's device has fetched
+        it (Linux 6.11, before that it cannot tell and counts nothing).
+        """
+        if self.peer is None:
+            return 0
+        try:
+            return int(struct.unpack("i", ioctl(self.peer.fileno(), TIOCOUTQ, bytes(4)))[0])
+        except OSError:
+            return 0
+
     def drop(self) -> None:
         """The current peer is gone; the next one to call takes over."""
         if self.peer is not None:
@@ -70,6 +86,15 @@ class ListenerSink(Sink):
 
     def __init__(self, listener: socket, admit: Admit) -> None:
         self._acceptor = _Acceptor(listener, admit)
+        self._written = 0
+
+    @property
+    def taken(self) -> bool:
+        return self._acceptor.unread() == 0
+
+    @property
+    def progress(self) -> int:
+        return self._written - self._acceptor.unread()
 
     def write(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -79,9 +104,12 @@ class ListenerSink(Sink):
                 # The kernel takes bytes for a peer that is gone, such as one that only probed.
                 if hung_up(peer.fileno()):
                     raise ConnectionResetError
-                rest = rest[peer.send(rest) :]
+                sent = peer.send(rest)
             except OSError:
                 self._acceptor.drop()
+            else:
+                rest = rest[sent:]
+                self._written += sent
 
     def finish(self) -> None:
         # Closing the listener would reset a reader that is on its way, perhaps to take over from

@@ -267,7 +267,9 @@ def test_others_run_between_slices_of_a_large_reaping() -> None:
 def exits_noticed() -> int:
     reaper = started()
     # Nothing else wakes the hub: an exit that does not would be waited for in vain.
-    return sum(reaper.spawn(["/bin/true"]).wait_for(TIMEOUT) is not None for _ in range(SHORT_LIVES))
+    return sum(
+        reaper.spawn(["/bin/true"]).wait_for(TIMEOUT) is not None for _ in range(SHORT_LIVES)
+    )
 
 
 def test_an_exit_is_noticed_even_when_it_comes_as_the_hub_goes_to_sleep() -> None:

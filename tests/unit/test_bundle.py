@@ -10,7 +10,6 @@ import pytest
 
 from kuasar_agent.containers.bundle import Bundle, load_bundle, write_spec
 from kuasar_agent.errors import Unknown
-from kuasar_agent.stdio.urls import StdioUrls
 
 
 def bundle(path: Path, **spec: Any) -> Bundle:

@@ -83,6 +83,7 @@ def test_without_a_bus_the_port_is_named_in_the_error(tmp_path: Path) -> None:
 
 class Nobody:
     preempted = False
+    grants = False
 
     def preempt(self) -> None:
         self.preempted = True
