@@ -178,7 +178,10 @@ def test_96_answer_byte_by_byte_is_read(tmp_path: Path) -> None:
     [None, b"NO\n", b"\n", b"OK without an end" + bytes(64), b"OK"],
     ids=["end", "no", "nothing", "endless", "silence"],
 )
-def test_97_refused_attempt_is_made_again(tmp_path: Path, refusal: bytes | None) -> None:
+def test_97_refused_attempt_is_made_again(
+    tmp_path: Path, refusal: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kuasar_agent.ttrpc.address.HVSOCK_ATTEMPT", 0.05)
     with mux(tmp_path, refusal, refusal, b"OK 1\n") as hypervisor:
         dial(hypervisor.address, PATIENCE).close()
         assert hypervisor.asked == [CONNECT] * (1 if refusal is None else 3)

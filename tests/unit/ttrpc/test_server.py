@@ -18,6 +18,7 @@ from kuasar_agent.ttrpc import (
     Code,
     Context,
     FailedPrecondition,
+    Limits,
     NotFound,
     Server,
     StatusError,
@@ -34,6 +35,7 @@ from tests.support.ttrpc.wire import (
     only,
     request,
 )
+from tests.unit.ttrpc.conftest import raw
 
 # Framing
 
@@ -253,15 +255,16 @@ def test_46_handler_that_never_waits_cannot_answer_after_its_deadline(live: Sock
 # Streams
 
 
-def test_67_flooded_stream_nobody_reads_fails_alone(live: SocketWire, echo: Echo) -> None:
-    live.send(request(1, "Hold", flags=RO))
-    assert echo.entered.wait(PATIENCE)
-    chunk = data(1, "x" * (64 << 10))
-    live.send(*[chunk] * 32)
-    live.send(request(3, text="next"))
-    assert only(live).status == (3, "data handling error: ttrpc: stream buffer full")
-    assert only(live).text == "next"
-    assert echo.finished.get(timeout=PATIENCE) == "hold"
+def test_67_flooded_stream_that_takes_nothing_fails_alone(echo: Echo, address: str) -> None:
+    with serving(address, echo, limits=Limits(stall=0.01)), raw(address) as sock:
+        wire = SocketWire(sock, echo)
+        wire.send(request(1, "Hold", flags=RO))
+        assert echo.entered.wait(PATIENCE)
+        wire.send(*[data(1, "x" * (64 << 10))] * 32)
+        wire.send(request(3, text="next"))
+        assert only(wire).status == (3, "data handling error: ttrpc: stream buffer full")
+        assert only(wire).text == "next"
+        assert echo.finished.get(timeout=PATIENCE) == "hold"
 
 
 def test_70_handler_blocked_in_recv_wakes_when_the_peer_is_gone(
