@@ -53,7 +53,7 @@ def live(server: Server, address: str, echo: Echo) -> Iterator[SocketWire]:
         yield SocketWire(sock, echo)
 
 
-@pytest.fixture(params=["core", "core, byte by byte", "live", "live, byte by byte"])
+@pytest.fixture(params=["core", "core, byte by byte", "live"])
 def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
     """Every way to reach a server."""
     kind, _, bytewise = request.param.partition(", ")
@@ -63,4 +63,4 @@ def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
         request.getfixturevalue("server")
         echo: Echo = request.getfixturevalue("echo")
         with raw(request.getfixturevalue("address")) as sock:
-            yield SocketWire(sock, echo, bytewise=bool(bytewise))
+            yield SocketWire(sock, echo)

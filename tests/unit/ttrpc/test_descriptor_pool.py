@@ -38,9 +38,12 @@ server.close()
 """
 
 
-@pytest.mark.parametrize("order", [OWN_REQUEST + CALL, CALL + OWN_REQUEST], ids=["first", "last"])
-@pytest.mark.parametrize("implementation", ["upb", "python"])
-def test_program_may_define_ttrpc_request_itself(order: str, implementation: str) -> None:
+@pytest.mark.parametrize(
+    ("implementation", "order"),
+    [("upb", OWN_REQUEST + CALL), ("upb", CALL + OWN_REQUEST), ("python", CALL + OWN_REQUEST)],
+    ids=["C, before the package", "C, after the package", "Python"],
+)
+def test_program_may_define_ttrpc_request_itself(implementation: str, order: str) -> None:
     environment = {**os.environ, "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": implementation}
     output = subprocess.check_output([sys.executable, "-c", order], env=environment, text=True)
     assert output == "hi\nno detail\n"

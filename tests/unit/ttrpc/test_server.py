@@ -28,7 +28,9 @@ from tests.support.ttrpc.echo import SERVICE, Echo
 from tests.support.ttrpc.live import serving, until
 from tests.support.ttrpc.wire import (
     LIMIT,
+    ND,
     PATIENCE,
+    RC,
     RO,
     SocketWire,
     data,
@@ -38,6 +40,16 @@ from tests.support.ttrpc.wire import (
 from tests.unit.ttrpc.conftest import raw
 
 # Framing
+
+
+def test_01_stream_over_a_socket_byte_by_byte_is_answered(
+    server: Server, echo: Echo, address: str
+) -> None:
+    with raw(address) as sock:
+        wire = SocketWire(sock, echo, bytewise=True)
+        wire.send(request(1, "Chat", text="a", flags=RO), data(1, "b"), data(1, flags=RC | ND))
+        assert [answer.text for answer in wire.receive(2)] == ["a", "b"]
+        assert only(wire).flags == RC | ND
 
 
 @pytest.mark.parametrize("size", [4, 20], ids=["header", "payload"])
