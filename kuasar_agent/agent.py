@@ -15,6 +15,7 @@ from gevent.socket import socket
 from kuasar_agent import __version__
 from kuasar_agent.boot.timeline import Timeline, now_ms
 from kuasar_agent.containers.manager import Containers
+from kuasar_agent.containers.manager import Settings as ContainerSettings
 from kuasar_agent.containers.runtime import TIMEOUT as RUNTIME_TIMEOUT
 from kuasar_agent.devices import Devices
 from kuasar_agent.events import EventQueue
@@ -78,24 +79,23 @@ class Agent:
         self.devices = Devices()
         self.events = EventQueue(all_topics=settings.all_events)
         self._admit = _is_host if settings.host_only else _is_anyone
-        ports = Transports(
+        transports = Transports(
             settings.listen,
             self._admit,
             self.devices,
             drain_grace=settings.drain_grace,
             port_wait=settings.port_wait,
         )
-        self.channels = ports.channels
+        self.channels = transports.channels
         self.storages = Storages(self.devices, (settings.state, DIRECTORY))
         self.containers = Containers(
             self.reaper,
-            ports,
-            settings.state,
+            transports,
             self.storages,
-            runtime=settings.runtime,
-            runtime_timeout=settings.runtime_timeout,
-            rescan=settings.rescan,
-            publish=self.events.publish,
+            ContainerSettings(
+                settings.state, settings.runtime, settings.runtime_timeout, settings.rescan
+            ),
+            self.events.publish,
         )
         self.server = Server(
             authorize=vsock_host_only if settings.host_only else None, to_status=to_status
@@ -106,7 +106,7 @@ class Agent:
         self.server.register(
             sandbox.SERVICE, sandbox.SandboxService(self.events, self.reaper, self._make_pod)
         )
-        self.server.register(streaming.SERVICE, streaming.StreamingService(ports.channels))
+        self.server.register(streaming.SERVICE, streaming.StreamingService(transports.channels))
         self.serving_ms = 0.0
         """Since when connections are accepted, on the kernel's clock."""
         self.parts: list[object] = []

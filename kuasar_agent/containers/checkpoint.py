@@ -1,4 +1,4 @@
-"""What a checkpoint is to contain, as flags of the runtime's `checkpoint` command.
+"""Options of a checkpoint, as flags of the runtime's `checkpoint` command.
 
 https://github.com/opencontainers/runc/blob/main/man/runc-checkpoint.8.md
 """
@@ -12,7 +12,7 @@ class Checkpoint(NamedTuple):
     """A Checkpoint request with its containerd.runc.v1.CheckpointOptions."""
 
     path: str
-    """The directory of the guest that gets the image."""
+    """The directory of the guest into which criu writes the image."""
     exit: bool = False
     """The container ends with the checkpoint."""
     open_tcp: bool = False
@@ -22,10 +22,11 @@ class Checkpoint(NamedTuple):
     empty_namespaces: tuple[str, ...] = ()
     cgroups_mode: str = ""
     work_path: str = ""
-    """Where criu keeps its log; empty for a directory in the bundle."""
+    """The directory for criu's log; empty for one in the bundle."""
     parent_path: str = ""
 
     def flags(self, work_path: str) -> list[str]:
+        """Return the flags; `work_path` is used where the request names none."""
         flags = ["--image-path", self.path, "--work-path", self.work_path or work_path]
         if self.parent_path:
             flags += ["--parent-path", self.parent_path]

@@ -1,4 +1,4 @@
-"""What a failed create may leave behind, and its removal."""
+"""Clean-up after a failed create: runtime records and cgroups."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ log = get_logger(__name__)
 
 
 class CreateCleanup:
-    """To be made before the create, so that it knows what was there already."""
+    """Removes the remains of one create.
+
+    Construct it before the runtime runs: it records the cgroups that exist already, which stay.
+    """
 
     def __init__(self, runtime: OCIRuntime, bundle: Bundle, id: str) -> None:
         self._runtime = runtime
@@ -22,7 +25,7 @@ class CreateCleanup:
         self._had_cgroup = set(cgroup_tree.directories(self._cgroups_path))
 
     def remove(self) -> None:
-        """First by the runtime; one that was killed half-way may not know of everything."""
+        """Delete by the runtime, then by hand: a runtime that was killed left no record."""
         import shutil  # a failed create is rare, and start-up does without it
 
         try:
@@ -36,4 +39,4 @@ class CreateCleanup:
         for directory in set(cgroup_tree.directories(self._cgroups_path)) - self._had_cgroup:
             log.info("cgroup of a failed create removed", id=self._id, path=directory)
             if not cgroup_tree.remove(directory):
-                log.error("cgroup is left", path=directory)
+                log.error("cgroup not removed", path=directory)

@@ -1,4 +1,4 @@
-"""Container and exec ids: they become path components and runtime arguments."""
+"""Container and exec ids, which become path components and arguments of the runtime."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
 
 
 def check_id(value: str, what: str = "container id") -> str:
-    """Return `value` unchanged; raises InvalidArgument when it is no safe path component."""
+    """Return `value` unchanged.
+
+    Raises:
+        InvalidArgument: it is not safe as a path component.
+    """
     if not _ID.fullmatch(value):
         raise InvalidArgument(f"invalid {what} {value!r}")
     return value
 
 
 def check_exec_id(value: str) -> str:
-    """Like `check_id`; `init` is refused because `<bundle>/init.pid` is the container's own."""
+    """Check the id of an exec as `check_id` does.
+
+    `init` is refused, too: `<bundle>/init.pid` is the pid file of the container itself.
+    """
     check_id(value, "exec id")
     if value == "init":
         raise InvalidArgument("exec id 'init' is reserved")

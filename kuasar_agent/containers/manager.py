@@ -1,4 +1,4 @@
-"""The table of containers."""
+"""The table of containers: creating, finding and deleting them by id."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import gevent.lock
 
 from kuasar_agent.blocking import off_hub
 from kuasar_agent.containers.bundle import Bundle, StdioUrls, adapt_spec, load_bundle, write_spec
-from kuasar_agent.containers.container import Container, RuntimeOptions
+from kuasar_agent.containers.container import Container
 from kuasar_agent.containers.ids import check_id
-from kuasar_agent.containers.process import Process
+from kuasar_agent.containers.init_process import RuntimeOptions
+from kuasar_agent.containers.process import ContainerContext
 from kuasar_agent.containers.runtime import TIMEOUT, OCIRuntime, find_runtime
+from kuasar_agent.containers.shared_lock import SharedLock
 from kuasar_agent.errors import AlreadyExists, NotFound
 from kuasar_agent.events import Publish
 from kuasar_agent.linux.mount import mounts
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
-
 REMEMBERED = 1024
+"""Containers whose footprints are kept."""
 
 
 class CreateOptions(NamedTuple):
@@ -43,8 +45,31 @@ class CreateOptions(NamedTuple):
     runtime: RuntimeOptions = RuntimeOptions()
 
 
+class CreateRequest(NamedTuple):
+    """A Create request, decoded."""
+
+    id: str
+    urls: StdioUrls
+    options: CreateOptions = CreateOptions()
+    deadline: float | None = None
+    """On time.monotonic()'s clock: devices are waited for until then."""
+
+
+class Settings(NamedTuple):
+    """Settings of the agent that concern containers."""
+
+    state: str
+    """The directory shared by the host, with a bundle per container."""
+    runtime: str = ""
+    """The OCI runtime to prefer."""
+    runtime_timeout: float = TIMEOUT
+    """Seconds after which a command of the runtime is killed."""
+    rescan: Callable[[], None] = lambda: None
+    """Has the kernel look for devices that the host plugged for a container; may block."""
+
+
 class Footprint(NamedTuple):
-    """Where a container may leave something behind."""
+    """The places where a container may leave something behind."""
 
     id: str
     cgroup: str
@@ -57,51 +82,36 @@ class Containers:
     def __init__(
         self,
         reaper: Reaper,
-        ports: Transports,
-        state: str,
+        transports: Transports,
         storages: Storages,
-        *,
-        runtime: str = "",
-        runtime_timeout: float = TIMEOUT,
-        rescan: Callable[[], None] = lambda: None,
+        settings: Settings,
         publish: Publish = lambda topic, event: None,
     ) -> None:
-        """`rescan` lets devices appear that the host plugged for a container; it may block.
-
-        A runtime that does not end within `runtime_timeout` seconds is killed.
-        """
-        self._publish = publish
         self._reaper = reaper
-        self._ports = ports
-        self._state = state
+        self._transports = transports
         self._storages = storages
-        self._runtime_name = runtime
-        self._runtime_timeout = runtime_timeout
-        self._rescan = rescan
+        self._settings = settings
+        self._publish = publish
         self._table: dict[str, _Entry] = {}
         self.footprints: deque[Footprint] = deque(maxlen=REMEMBERED)
-        """Of the containers created last, whatever became of them: the leak report looks there."""
+        """Of the containers created last, deleted ones included, for the leak report."""
         self._no_pivot = root_cannot_pivot()
 
-    def create(
-        self,
-        id: str,
-        requested: StdioUrls,
-        options: CreateOptions,
-        deadline: float | None = None,
-    ) -> Container:
+    def create(self, request: CreateRequest) -> Container:
         """Create a container from its bundle in the shared directory.
 
-        Devices are waited for until `deadline` (on time.monotonic()'s clock). Raises AlreadyExists
-        before anything is touched; on any other failure everything that was done is undone.
+        Raises:
+            AlreadyExists: the id is taken; nothing was touched.
+            AgentError: any other failure; every step that was taken is undone.
         """
+        id = request.id
         check_id(id)
         if id in self._table:
             raise AlreadyExists(f"task {id}: already exists")
         entry = self._table[id] = _Entry()
         try:
             with entry.ready:
-                entry.container = self._create(id, requested, options, deadline)
+                entry.container = self._create(request)
         except BaseException:
             del self._table[id]
             raise
@@ -109,20 +119,28 @@ class Containers:
         return entry.container
 
     def get(self, id: str) -> Container:
-        """The container, once its creation ended. Raises NotFound."""
+        """Return a container, after its creation if that is under way.
+
+        Raises:
+            NotFound: there is no container of that id.
+        """
         check_id(id)
         if (entry := self._table.get(id)) is not None:
             with entry.ready:
                 if entry.container is not None:
                     return entry.container
-        raise NotFound(f"can not find container by id {id}")
+        raise NotFound(f"can not find container by id {id}")  # contract: Kuasar
 
     def live(self) -> dict[str, Container | None]:
-        """Every container by its id; None for one that is being created."""
+        """Return every container by its id; None for one that is being created."""
         return {id: entry.container for id, entry in self._table.items()}
 
     def delete(self, id: str) -> Container:
-        """Delete a container and forget it. Raises NotFound."""
+        """Delete a container and forget it.
+
+        Raises:
+            NotFound: there is no container of that id, or another call deleted it first.
+        """
         container = self.get(id)
         container.delete()
         entry = self._table.get(id)
@@ -132,67 +150,63 @@ class Containers:
             log.info("container deleted", id=id)
         return container
 
-    def _create(
-        self, id: str, requested: StdioUrls, options: CreateOptions, deadline: float | None
-    ) -> Container:
-        bundle: Bundle = off_hub(self._load_bundle, id)
-        self._storages.attach(id, bundle.storages, deadline)
+    def _create(self, request: CreateRequest) -> Container:
+        bundle: Bundle = off_hub(self._load_bundle, request.id)
+        self._storages.attach(request.id, bundle.storages, request.deadline)
         try:
-            return self._create_from(bundle, id, requested, options)
+            container = self._build(bundle, request)
+            container.init.create()
         except BaseException:
-            self._storages.release(id)
+            self._storages.release(request.id)
             raise
+        return container
 
     def _load_bundle(self, id: str) -> Bundle:
-        """Blocks."""
-        self._rescan()
-        return load_bundle(f"{self._state}/{id}", id)
+        """Blocks: a thread."""
+        self._settings.rescan()
+        return load_bundle(f"{self._settings.state}/{id}", id)
 
-    def _create_from(
-        self, bundle: Bundle, id: str, requested: StdioUrls, options: CreateOptions
-    ) -> Container:
+    def _build(self, bundle: Bundle, request: CreateRequest) -> Container:
+        """Build the container's parts from the adapted bundle."""
         # Their messages are not needed before the agent serves.
         from kuasar_agent.containers.task_events import TaskEvents
         from kuasar_agent.resources.container_cgroup import ContainerCgroup
 
-        urls = bundle.merge_stdio(requested)
+        id, options = request.id, request.options
+        urls = bundle.merge_stdio(request.urls)
         if changes := adapt_spec(bundle, urls):
             off_hub(write_spec, bundle)
             log.info("spec changed", id=id, changes="; ".join(changes))
         binary = find_runtime(*self._runtime_names(options.binary))
-        runtime = OCIRuntime(self._reaper, binary, options.root, self._runtime_timeout)
+        runtime = OCIRuntime(self._reaper, binary, options.root, self._settings.runtime_timeout)
         self.footprints.append(Footprint(id, bundle.cgroups_path or f"/{id}", runtime.root))
-        container = Container(
+        context = ContainerContext(
             id,
             bundle,
             runtime,
-            Process(id, urls),
             partial(self._open_stdio, options.owner),
             TaskEvents(self._publish, id),
             ContainerCgroup(id, self._oom),
+            SharedLock(),
         )
-        runtime_options = RuntimeOptions(
-            no_pivot=options.runtime.no_pivot or self._no_pivot,
-            no_new_keyring=options.runtime.no_new_keyring,
-        )
-        container.create(runtime_options)
-        return container
+        no_pivot = options.runtime.no_pivot or self._no_pivot
+        return Container(context, urls, options.runtime._replace(no_pivot=no_pivot))
 
     def _open_stdio(self, owner: tuple[int, int], urls: StdioUrls) -> Stdio:
         if any(names_serial_port(url) for url in (urls.stdin, urls.stdout, urls.stderr)):
-            off_hub(self._rescan)
-        return Stdio.open(urls, self._ports, owner)
+            off_hub(self._settings.rescan)
+        return Stdio.open(urls, self._transports, owner)
 
     @cached_property
     def _oom(self) -> OomWatcher:
-        from kuasar_agent.resources.oom import OomWatcher  # likewise
+        from kuasar_agent.resources.oom import OomWatcher  # not needed before the agent serves
 
         return OomWatcher(self._publish)
 
     def _runtime_names(self, requested: str) -> tuple[str, ...]:
         if requested:
             return (requested,)
-        return (self._runtime_name, "crun", "runc")
+        return (self._settings.runtime, "crun", "runc")
 
 
 class _Entry:
@@ -201,8 +215,9 @@ class _Entry:
     def __init__(self) -> None:
         self.container: Container | None = None
         self.ready = gevent.lock.BoundedSemaphore()
+        """Held while the container is being created."""
 
 
 def root_cannot_pivot() -> bool:
-    """Whether pivot_root(2) refuses to leave `/`: the initramfs, or a chroot's plain directory."""
+    """Tell whether pivot_root(2) refuses to leave `/`: an initramfs, or a chroot's directory."""
     return next((m.fstype == "rootfs" for m in mounts() if m.target == "/"), True)

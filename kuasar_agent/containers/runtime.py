@@ -1,10 +1,10 @@
-"""The OCI runtime (crun or runc) as a command: exact arguments, errors from its own log.
+"""The OCI runtime (crun or runc): command lines, and errors read from its log.
 
 Command line: https://github.com/opencontainers/runc/blob/main/man/runc.8.md; crun takes the same.
 
-A command's log and an exec's specification are memory files that the runtime opens through /proc:
-nothing of theirs goes over the share, concurrent commands do not read each other's errors, and a
-bundle that is full or gone does not keep a container from being killed and deleted.
+The log of a command and the process of an exec are memory files, which the runtime opens through
+/proc. They do not travel over the share, concurrent commands do not mix their errors, and a
+container can be killed and deleted although its bundle is full or gone.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DEFAULT_ROOT = "/run/containerd/runc"
 NAMESPACE = "k8s.io"
 
 TIMEOUT = 60.0
-"""Seconds: an emulated guest needs one for the slowest command; one that takes this long hangs."""
+"""Seconds after which a command counts as hung; an emulated guest needs one for the slowest."""
 
 StdioFds = tuple[int, int, int]
 
@@ -34,7 +34,7 @@ _OUTPUT_LIMIT = 1 << 20
 
 
 class RuntimeFailed(Unknown):
-    """The runtime exited with an error; `text` is what it said about it."""
+    """An error exit of the runtime; `text` is the runtime's own message."""
 
     def __init__(self, prefix: str, text: str) -> None:
         super().__init__(f"{prefix}: {text}")
@@ -42,7 +42,11 @@ class RuntimeFailed(Unknown):
 
 
 def find_runtime(*names: str) -> str:
-    """The first of these programs that is on PATH. Raises NotFound when none is."""
+    """Return the path of the first of these programs that is on PATH.
+
+    Raises:
+        NotFound: none of them is.
+    """
     for name in filter(None, names):
         for path in _candidates(name):
             if os.path.isfile(path) and os.access(path, os.X_OK):
@@ -60,8 +64,11 @@ def _candidates(name: str) -> list[str]:
 class OCIRuntime:
     """One runtime binary with its state directory.
 
-    Every method raises RuntimeFailed with the runtime's own words, and DeadlineExceeded when the
-    command hangs (it is killed then).
+    Every method blocks the greenlet while the command runs.
+
+    Raises:
+        RuntimeFailed: the command failed; the text is the runtime's.
+        DeadlineExceeded: the command hung, and was killed.
     """
 
     def __init__(
@@ -84,7 +91,7 @@ class OCIRuntime:
         no_pivot: bool = False,
         no_new_keyring: bool = False,
     ) -> Child:
-        """Create a container whose first process gets `stdio`; returns that process."""
+        """Create a container and return its init process, which gets `stdio`."""
         args = ["create", "--bundle", bundle, "--pid-file", pid_file]
         args += _console(console_socket)
         if no_pivot:
@@ -102,18 +109,18 @@ class OCIRuntime:
         pid_file: str,
         console_socket: str | None = None,
     ) -> Child:
-        """Start another process, an OCI `Process` in JSON, in a running container."""
+        """Start `process`, an OCI `Process` in JSON, in a running container."""
         with _memory_file("exec-process", process) as (_, path):
             args = ["exec", "--process", path, "--pid-file", pid_file, *_console(console_socket)]
             args += ["--detach", id]
             return self._run_for_child("OCI runtime exec failed", args, stdio, pid_file)
 
     def start(self, id: str) -> None:
-        """Let a created container's process execute the user's program."""
+        """Have the init process of a created container execute the program."""
         self._run("OCI runtime start failed", ["start", id])
 
     def kill(self, id: str, number: int, *, everyone: bool = False) -> None:
-        """Send a signal to the first process, or with `everyone` to all of the container."""
+        """Send a signal to the init process, or with `everyone` to all of the container."""
         flags = ["--all"] if everyone else []
         self._run("OCI runtime kill failed", ["kill", *flags, id, str(number)])
 
@@ -122,15 +129,15 @@ class OCIRuntime:
         self._run("OCI runtime pause failed", ["pause", id])
 
     def resume(self, id: str) -> None:
-        """Let them run again."""
+        """Let frozen processes run again."""
         self._run("OCI runtime resume failed", ["resume", id])
 
     def checkpoint(self, id: str, flags: Sequence[str]) -> None:
-        """Write the container's state to files, as `flags` say."""
+        """Write the state of the container to files; `flags` are `Checkpoint.flags()`."""
         self._run("OCI runtime checkpoint failed", ["checkpoint", *flags, id])
 
     def delete(self, id: str) -> None:
-        """Remove the container, killing what still runs; one that is unknown counts as removed."""
+        """Kill the container's processes and remove it; an unknown container counts as removed."""
         try:
             self._run("OCI runtime delete failed", ["delete", "--force", id])
         except RuntimeFailed as error:
@@ -140,22 +147,22 @@ class OCIRuntime:
     def _run_for_child(
         self, prefix: str, args: Sequence[str], stdio: StdioFds, pid_file: str
     ) -> Child:
-        """Run a command that leaves a process to us, dead or alive, and its pid in a file."""
+        """Run a command that leaves a child of the agent, dead or alive, and its pid in a file."""
         off_hub(_remove, pid_file)
         with self._reaper.adopting() as adoption:
             try:
                 self._run(prefix, args, stdio)
                 return _claim(adoption, prefix, pid_file)
             except AgentError:
-                # A runtime that was killed may have left a process behind.
+                # A runtime that was killed may have left a process.
                 with contextlib.suppress(RuntimeFailed):
                     _claim(adoption, prefix, pid_file).signal(signal.SIGKILL)
                 raise
 
     @traced("runtime command")
     def _run(self, prefix: str, args: Sequence[str], stdio: StdioFds | None = None) -> None:
-        # Memory files, not pipes: nobody has to read them, and a process that keeps one open
-        # after the command ended holds nothing up.
+        # Memory files instead of pipes: a process that keeps one open after the command has ended
+        # would hold up a reader.
         with _memory_file("runtime-log") as (log, path), _memory_file("runtime-output") as (out, _):
             command = [self.binary, "--root", self.root, "--log", path, "--log-format", "json"]
             stdin, stdout, stderr = stdio or (DEVNULL, out, out)
@@ -175,7 +182,7 @@ class OCIRuntime:
             raise RuntimeFailed(f"cannot execute {self.binary}", str(error.strerror)) from None
 
     def _finish(self, prefix: str, command: Child) -> Exit:
-        """The command's exit; one that hangs is killed with its whole process group."""
+        """Wait for the command; one that hangs is killed with its whole process group."""
         exit = command.wait(self._timeout)
         if exit is None:
             with contextlib.suppress(ProcessLookupError):
@@ -191,7 +198,7 @@ def _console(socket: str | None) -> list[str]:
 
 @contextlib.contextmanager
 def _memory_file(name: str, content: bytes = b"") -> Iterator[tuple[int, str]]:
-    """A descriptor, and the path under which another process of this pid namespace opens it."""
+    """Yield a descriptor, and the path by which another process of this pid namespace opens it."""
     fd = os.memfd_create(name)
     try:
         if content:
@@ -227,7 +234,7 @@ def _read_pid(path: str) -> int:
 
 
 def _logged_error(text: bytes) -> str | None:
-    """The last error in a log of JSON lines."""
+    """Return the last error in a log of JSON lines, None where there is none."""
     for line in reversed(text.splitlines()):
         with contextlib.suppress(ValueError, AttributeError):
             entry = json.loads(line)

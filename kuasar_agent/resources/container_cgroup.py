@@ -1,4 +1,4 @@
-"""The cgroup of one container: what it uses, what it may use, and whom the OOM killer took."""
+"""The cgroup of one container: usage, limits and OOM kills."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ log = get_logger(__name__)
 
 
 class ContainerCgroup:
-    """Found by the first process right after its creation; it outlives that process."""
+    """The cgroup, located through the init process's /proc/PID/cgroup when it is created.
+
+    It stays valid after that process has ended, until the container is deleted.
+    """
 
     def __init__(self, id: str, watcher: OomWatcher) -> None:
         self._id = id
@@ -31,8 +34,8 @@ class ContainerCgroup:
         self._watch: OomWatch | None = None
 
     def follow(self, child: Child) -> None:
-        """Take note of the cgroups of the first process and watch them. Never raises."""
-        if child.exit is not None:  # its pid may be another's by now
+        """Locate the cgroup of the init process and watch it for OOM kills; failures are logged."""
+        if child.exit is not None:  # the pid may belong to another process by now
             return
         try:
             self._cgroup = locate(child.pid)
@@ -42,33 +45,39 @@ class ContainerCgroup:
         self._watch = self._watcher.watch(self._id, self._cgroup)
 
     def stats(self) -> AnyMessage:
-        """Usage until now, of a stopped container too, as its cgroup stays until it is deleted.
+        """Return the usage, of a stopped container as well, as containerd's own shim does.
 
-        containerd's own shim answers so as well. Raises NotFound where there is no cgroup.
+        Raises:
+            NotFound: the cgroup does not exist.
         """
         from kuasar_agent.resources import stats  # not needed before the agent serves
 
-        # v1 is silent when the guest as a whole runs out of memory, and the host asks regularly.
+        # v1 gives no notice when the guest as a whole runs out of memory; the host asks regularly.
         self.report_kills()
         return stats.collect(self._existing())
 
     def processes(self) -> list[int]:
-        """The pids in it and below; none once it is gone."""
+        """Return the pids in the cgroup and below; none once it is removed."""
         if self._cgroup is None:
             return []
-        # Every container has one of these; on v2 they are the same.
+        # Every container has one of these files; on v2 they share a directory.
         paths = filter(None, map(self._cgroup.path, ("pids.max", "memory.stat", "devices.list")))
         directory = next((os.path.dirname(path) for path in paths), None)
         return cgroup_tree.processes(directory) if directory is not None else []
 
     def update(self, resources: Resources) -> None:
-        """Change the limits. Raises as `resources.update`, and NotFound as `stats`."""
-        from kuasar_agent.resources import limits  # likewise
+        """Change the limits. Blocks: the greenlet, while the kernel reclaims memory.
+
+        Raises:
+            NotFound: the cgroup does not exist.
+            AgentError: see `limits.update`.
+        """
+        from kuasar_agent.resources import limits  # not needed before the agent serves
 
         off_hub(limits.update, self._existing(), resources)
 
     def report_kills(self) -> None:
-        """Publish the kills that were not published yet; to be called before an exit is told."""
+        """Publish the OOM kills that were not published yet; call it before an exit is told."""
         if self._watch is not None:
             self._watch.look()
 

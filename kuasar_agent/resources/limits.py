@@ -1,8 +1,8 @@
-"""Changing the limits of a running container: a plan of writes, and its execution.
+"""Limits of a running container: the plan of writes to cgroup files, and its execution.
 
-The request speaks of cgroup v1. On v2 it is converted as the OCI runtimes do, so that a limit means
-the same in config.json and in an Update: https://github.com/containers/crun/blob/main/crun.1.md
-("cgroup v2").
+A request is in terms of cgroup v1. On v2 it is converted as the OCI runtimes do, so that a limit
+means the same in config.json and in an Update:
+https://github.com/containers/crun/blob/main/crun.1.md ("cgroup v2").
 """
 
 from __future__ import annotations
@@ -50,29 +50,33 @@ class Write(NamedTuple):
 
 
 class Current(NamedTuple):
-    """What a plan depends on."""
+    """The state of the guest and the cgroup on which a plan depends."""
 
     memory_limit: int = NO_LIMIT
-    """Bytes; a number of 63 bits or more is none."""
+    """Bytes; a number of 63 bits or more means no limit."""
     swap_limit: int | None = NO_LIMIT
-    """v1: memory and swap together; v2: swap alone. None where swap is not accounted for."""
+    """Bytes; v1: memory plus swap, v2: swap. None where the kernel does not account for swap."""
     quota: str = "max"
     """v2 only: microseconds of CPU time in each period, or `max`."""
     period: int = 100_000
     """Microseconds."""
     cpus: frozenset[int] = frozenset({0})
-    """Those that the guest has online."""
+    """The CPUs that the guest has online."""
     mems: frozenset[int] = frozenset({0})
-    """Memory nodes, likewise."""
+    """The memory nodes that the guest has online."""
     weight_file: str = ""
-    """The file for weights of block IO; empty where no scheduler honours one."""
+    """The file for weights of block IO; empty where no IO scheduler honours one."""
 
 
 def update(cgroup: Cgroup, resources: Resources) -> None:
-    """Change the limits. Blocks while the kernel reclaims memory: call it off the hub.
+    """Change the limits; limits written before a failure stay.
 
-    Raises what `plan` raises before anything is written, or an error with the file's name; what
-    was written before it stays.
+    Blocks: a thread, while the kernel reclaims memory.
+
+    Raises:
+        InvalidArgument: see `plan`; nothing is written then. Or the kernel refuses a value.
+        FailedPrecondition: the kernel cannot go below the present usage.
+        Unknown: any other failed write. Messages of the kernel's refusals name the file.
     """
     for file, value in plan(resources, read_current(cgroup), cgroup.version):
         try:
@@ -82,7 +86,11 @@ def update(cgroup: Cgroup, resources: Resources) -> None:
 
 
 def plan(resources: Resources, current: Current, version: Literal[1, 2]) -> list[Write]:
-    """The writes in an order in which the kernel accepts each. Raises InvalidArgument."""
+    """Return the writes, in an order in which the kernel accepts each.
+
+    Raises:
+        InvalidArgument: the request contradicts itself, the present limits or the cgroup version.
+    """
     if version == 1:
         if resources.unified:
             raise InvalidArgument("unified: the guest runs on cgroup v1")
@@ -101,13 +109,13 @@ def plan(resources: Resources, current: Current, version: Literal[1, 2]) -> list
     for device, values in resources.rdma.items():
         pairs = [f"{key}={_or_max(value)}" for key, value in values.items()]
         writes.append(Write("rdma.max", " ".join([device, *pairs])))
-    # Last, as in the runtimes: what is said in v2's own words wins.
+    # Last, as in the runtimes: a file named in `unified` wins over a converted value.
     writes += [Write(file, value) for file, value in resources.unified.items()]
     return writes
 
 
 def read_current(cgroup: Cgroup) -> Current:
-    """The state that `plan` needs; a file that is missing counts for no limit."""
+    """Read the state for `plan`; a missing file counts as no limit."""
     weight = next(filter(cgroup.has, _WEIGHT_FILES[cgroup.version]), "")
     cpus, mems = _online(_CPUS_ONLINE), _online(_NODES_ONLINE)
     if cgroup.version == 1:
@@ -134,7 +142,7 @@ def read_current(cgroup: Cgroup) -> Current:
 
 
 def _memory_v1(memory: Memory, current: Current) -> Iterator[Write]:
-    """`memory.limit_in_bytes` may never be above `memory.memsw.limit_in_bytes`."""
+    """Order the writes so that memory.limit_in_bytes never exceeds memory.memsw.limit_in_bytes."""
     limit, swap = memory.limit, memory.swap
     if current.swap_limit is None:
         if swap is not None:
@@ -174,7 +182,7 @@ def _memory_v2(memory: Memory, current: Current) -> Iterator[Write]:
 
 
 def _swap_v2(memory: Memory, current: Current) -> int | None:
-    """v2 limits swap alone: memory and swap together without the memory."""
+    """Return v2's limit of swap: memory plus swap of the request, less the memory limit."""
     if memory.swap is None:
         return None
     if current.swap_limit is None:
@@ -195,8 +203,8 @@ def _cpu_v1(cpu: Cpu, current: Current) -> Iterator[Write]:
     if cpu.quota is not None:
         writes.append(Write("cpu.cfs_quota_us", str(cpu.quota)))
     if cpu.period is not None:
-        # The parent's share of CPU time must not be exceeded between the two writes: a longer
-        # period lowers the share, a shorter one raises it.
+        # Between the two writes the share must not exceed the parent's: a longer period lowers it,
+        # a shorter one raises it.
         first = cpu.period >= current.period
         writes.insert(0 if first else 1, Write("cpu.cfs_period_us", str(cpu.period)))
     yield from writes
@@ -220,13 +228,13 @@ def _cpu_v2(cpu: Cpu, current: Current) -> Iterator[Write]:
 
 
 def cpu_weight(shares: int) -> int:
-    """v1's 2 to 262144 on v2's scale of 1 to 10000."""
+    """Convert CPU shares of v1 (2 to 262144) to a weight of v2 (1 to 10000)."""
     shares = min(max(shares, 2), 262_144)
     return 1 + (shares - 2) * 9999 // 262_142
 
 
 def _cpuset(cpu: Cpu, current: Current) -> Iterator[Write]:
-    """The host counts its own CPUs: only those that the guest has can be meant."""
+    """Narrow the request to the guest's CPUs and nodes: the host numbers its own."""
     for file, asked, online in (
         ("cpuset.cpus", cpu.cpus, current.cpus),
         ("cpuset.mems", cpu.mems, current.mems),

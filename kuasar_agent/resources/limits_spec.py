@@ -1,7 +1,7 @@
-"""Reading an Update's limits: the JSON of OCI's LinuxResources, checked before anything is done.
+"""Limits of an Update request: OCI's LinuxResources in JSON, checked as a whole before any write.
 
 https://github.com/opencontainers/runtime-spec/blob/main/config-linux.md#control-groups
-Devices and network classes are not limits that change while a container runs: they are ignored.
+Devices and network classes do not change while a container runs; they are ignored.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from kuasar_agent.errors import InvalidArgument
 from kuasar_agent.linux.cgroup_files import parse_list
 
 UNLIMITED = -1
-"""No limit, in every field that may say so."""
+"""No limit, in every field that allows it."""
 
 _PAGE_SIZE = re.compile(r"[1-9][0-9]*[KMG]B")
-# The files of one controller, in which a value is one line. `cgroup.*` are no limits.
+# Files of a controller; `cgroup.*` are not limits.
 _UNIFIED_FILE = re.compile(r"(?!cgroup\.)[a-z_]+(\.[A-Za-z0-9_]+)+")
 _INT64 = 1 << 63
 _UINT64 = 1 << 64
 
 
 class Memory(NamedTuple):
-    """Bytes; None where the request says nothing, for which 0 stands too."""
+    """Bytes; None: unchanged (absent or 0 in the request)."""
 
     limit: int | None = None
     swap: int | None = None
-    """Memory and swap together."""
+    """Memory plus swap."""
     reservation: int | None = None
     kernel_tcp: int | None = None
     swappiness: int | None = None
@@ -37,7 +37,7 @@ class Memory(NamedTuple):
 
 
 class Cpu(NamedTuple):
-    """Times in microseconds; None where the request says nothing, for which 0 stands too."""
+    """Times in microseconds; None: unchanged (absent or 0 in the request)."""
 
     shares: int | None = None
     quota: int | None = None
@@ -54,34 +54,38 @@ class Throttle(NamedTuple):
     device: str
     """`major:minor`."""
     key: str
-    """As in v2's io.max: `rbps`, `wbps`, `riops` or `wiops`."""
+    """The key in v2's io.max: `rbps`, `wbps`, `riops` or `wiops`."""
     rate: int
 
 
 class BlockIO(NamedTuple):
-    """Shares (10 to 1000) and rates of block devices."""
+    """Weight (10 to 1000) and rates of block devices."""
 
     weight: int | None = None
     throttles: tuple[Throttle, ...] = ()
 
 
 class Resources(NamedTuple):
-    """What is to change."""
+    """The limits to change."""
 
     memory: Memory = Memory()
     cpu: Cpu = Cpu()
     block_io: BlockIO = BlockIO()
     pids: int | None = None
     hugepages: Mapping[str, int] = {}
-    """Bytes by size of page (`2MB`)."""
+    """Bytes by page size (`2MB`)."""
     rdma: Mapping[str, Mapping[str, int]] = {}
     """`hca_handle` and `hca_object` by device."""
     unified: Mapping[str, str] = {}
-    """Files of cgroup v2 with what to write to them."""
+    """Values by file of cgroup v2."""
 
 
 def parse(data: bytes) -> Resources:
-    """Raises InvalidArgument, which says what cannot be parsed."""
+    """Parse the JSON of an Update request.
+
+    Raises:
+        InvalidArgument: a value has the wrong type or is out of range; the message names it.
+    """
     try:
         root = _Section(json.loads(data), "")
         return Resources(
@@ -98,7 +102,7 @@ def parse(data: bytes) -> Resources:
 
 
 class _Section:
-    """A JSON object whose members are asked for by type. ValueError for one of another type."""
+    """A JSON object with typed access; members of another type raise ValueError."""
 
     def __init__(self, value: Any, name: str) -> None:
         if not isinstance(value, dict):
@@ -117,7 +121,7 @@ class _Section:
         return [_Section(value, f"{self._path(key)}[{i}]") for i, value in enumerate(values or [])]
 
     def limit(self, key: str) -> int | None:
-        """A number that may be UNLIMITED; None if it is 0 or absent."""
+        """Return a number that may be UNLIMITED; None if it is 0 or absent."""
         value = self.number(key)
         if value is not None and value < UNLIMITED:
             raise ValueError(f"{self._path(key)} is negative")
@@ -140,7 +144,7 @@ class _Section:
         return value
 
     def positive(self, key: str) -> int | None:
-        """None if it is 0 or absent."""
+        """Return a number above 0; None if it is 0 or absent."""
         return None if self.members.get(key) is None else self.natural(key) or None
 
     def flag(self, key: str) -> bool | None:
@@ -156,7 +160,7 @@ class _Section:
         return value or ""
 
     def numbers(self, key: str) -> frozenset[int]:
-        """A list of CPUs or nodes."""
+        """Return a list of CPUs or nodes."""
         text = self.text(key)
         try:
             return parse_list(text)

@@ -1,10 +1,10 @@
-"""Telling the host of every process of a container that the OOM killer ended.
+"""OOM kills: an event for every process of a container that the OOM killer ended.
 
 The kernel counts the victims of a cgroup (`oom_kill` in v2's memory.events and in v1's
-memory.oom_control) before it sends the signal, so that whoever sees the exit sees the count.
-What wakes us differs: memory.events becomes urgent data for poll(2) when it changes; on v1 an
-eventfd fires when a limit is hit, which is before the victim is chosen, and never when the guest
-as a whole ran out of memory. The count is looked at once more when the container ends.
+memory.oom_control) before it sends the signal: the count is there when the exit is seen. The
+notice differs. On v2 poll(2) reports memory.events as urgent data when it changes. On v1 an eventfd
+fires when a limit is hit, before the victim is chosen, and it does not fire when the guest as a
+whole runs out of memory; so the count is read once more when the container ends.
 
 Kernel: admin-guide/cgroup-v2.rst, admin-guide/cgroup-v1/memory.rst ("OOM Control").
 """
@@ -26,24 +26,28 @@ from kuasar_agent.log import get_logger
 
 log = get_logger(__name__)
 
-# When the count is read again after v1's early notice, in seconds: the kernel writes a report to
-# the console in between, which may be slow.
+# Seconds after v1's notice at which the count is read again: the kernel writes a report to the
+# console before it kills, which may take long.
 _SOON = (0.001, 0.01, 0.05, 0.2, 0.5, 1.0, 3.0)
 
 _EVENTS_AT_ONCE = 64
-"""A cgroup that is killed as a whole must not push all other events out of the queue."""
+"""Events of one kill; a cgroup killed as a whole must not push all others out of the queue."""
 
 
 class Counter:
-    """The count of a cgroup's victims, and a descriptor that says when to look at it."""
+    """The count of a cgroup's victims, and a descriptor that becomes ready when it may change."""
 
     mask: ClassVar[int]
-    """What to poll the descriptor for."""
+    """The events to poll the descriptor for."""
     early: ClassVar[bool]
-    """Whether it may speak before the count has changed."""
+    """Whether the descriptor becomes ready before the count has changed."""
 
     def __init__(self, path: str, fd: int) -> None:
-        """Takes over `fd`, also when it fails. OSError."""
+        """Take over `fd`, and close it on failure.
+
+        Raises:
+            OSError: the cgroup cannot be watched.
+        """
         self.path = path
         self.fd = fd
         self._seen = 0
@@ -55,23 +59,28 @@ class Counter:
             raise
 
     def new(self) -> int:
-        """How many were killed since the last call; OSError once the cgroup is gone."""
+        """Return the number of victims since the last call.
+
+        Raises:
+            OSError: the cgroup is gone.
+        """
         count = self._read()
         new, self._seen = count - self._seen, count
         return max(new, 0)
 
     def close(self) -> None:
+        """Close the descriptor."""
         os.close(self.fd)
 
     def _prepare(self) -> None:
-        """Make the descriptor speak."""
+        """Arm the descriptor."""
 
     def _read(self) -> int:
         raise NotImplementedError
 
 
 class EventsFile(Counter):
-    """v2: memory.events. To read it is what ends its urgency."""
+    """Counter of v2: memory.events, which stays urgent until it is read."""
 
     mask = select.EPOLLPRI
     early = False
@@ -84,7 +93,7 @@ class EventsFile(Counter):
 
 
 class OomEventfd(Counter):
-    """v1: an eventfd that is registered for memory.oom_control."""
+    """Counter of v1: an eventfd registered for memory.oom_control."""
 
     mask = select.EPOLLIN
     early = True
@@ -94,7 +103,7 @@ class OomEventfd(Counter):
 
     def _prepare(self) -> None:
         control = f"{os.path.dirname(self.path)}/cgroup.event_control"
-        # The kernel looks the file up by its descriptor now and needs none later.
+        # The kernel resolves the descriptor at registration and needs it no longer.
         watched = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             write_text(control, f"{self.fd} {watched}")
@@ -108,12 +117,12 @@ class OomEventfd(Counter):
 
 
 class OomWatch:
-    """The watch over one container; owns the counter until it is closed."""
+    """Watch of one container; owns the counter until it is closed."""
 
     def __init__(
         self, id: str, counter: Counter, publish: Publish, forget: Callable[[int], None]
     ) -> None:
-        """`forget` is told the descriptor before it is closed."""
+        """`forget` is called with the descriptor before it is closed."""
         self._id = id
         self._counter = counter
         self._publish = publish
@@ -122,9 +131,9 @@ class OomWatch:
         self._following = False
 
     def look(self) -> bool:
-        """Publish what was killed since the last look; whether there was anything.
+        """Publish the kills since the last look and tell whether there were any.
 
-        Ends the watch when the cgroup is gone. Neither yields nor raises.
+        The watch ends when the cgroup is gone. Blocks: never. Raises nothing.
         """
         if self._closed:
             return False
@@ -139,14 +148,14 @@ class OomWatch:
         return new > 0
 
     def wake(self) -> None:
-        """The descriptor spoke."""
+        """Handle the descriptor becoming ready."""
         if self.look() or self._closed or self._following or not self._counter.early:
             return
         self._following = True
         gevent.spawn(self._look_again)
 
     def close(self) -> None:
-        """End the watch; once is enough."""
+        """End the watch; may be called more than once."""
         if not self._closed:
             self._closed = True
             self._forget(self._counter.fd)
@@ -171,7 +180,7 @@ class OomWatch:
 
 
 class OomWatcher:
-    """Waits for every container at once, with a descriptor for each and one for all of them."""
+    """Watches all containers, with a descriptor for each and one epoll for all."""
 
     def __init__(self, publish: Publish) -> None:
         self._publish = publish
@@ -179,7 +188,7 @@ class OomWatcher:
         self._poll: _Poll | None = None
 
     def watch(self, id: str, cgroup: Cgroup) -> OomWatch | None:
-        """Watch from now on; None, with a line in the log, where that cannot be done."""
+        """Watch a container; None, and a line in the log, where the kernel does not allow it."""
         v1 = cgroup.version == 1
         path = cgroup.path("memory.oom_control" if v1 else "memory.events")
         if path is None:
@@ -204,7 +213,7 @@ class OomWatcher:
     def _remove(self, fd: int) -> None:
         del self._watches[fd]
         if self._poll is not None:
-            with suppress(OSError):  # it may not have come to be registered
+            with suppress(OSError):  # registering it may have failed
                 self._poll.epoll.unregister(fd)
             if not self._watches:
                 self._poll.close()
@@ -216,10 +225,10 @@ class OomWatcher:
 
 
 class _Poll:
-    """gevent's loop cannot wait for EPOLLPRI, but for an epoll that does."""
+    """An epoll for EPOLLPRI, which gevent's loop does not know; the loop waits for the epoll."""
 
     def __init__(self, wake: Callable[[int], None]) -> None:
-        """`wake` is called in the hub, with each descriptor that speaks."""
+        """`wake` is called in the hub with each descriptor that is ready."""
         self.epoll = select.epoll()
         self._wake = wake
         self._waker = gevent.get_hub().loop.io(self.epoll.fileno(), 1)

@@ -1,7 +1,7 @@
-"""Resource usage of a container, in the form that containerd has for the cgroup version in use.
+"""Resource usage of a container, as containerd's message for the cgroup version in use.
 
-The files are in the kernel's memory, so that they are read on the hub: a hop to a thread would
-take longer than one of them.
+The files are read on the hub: they are the kernel's memory, and handing a read to a thread takes
+longer than the read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kuasar_agent.resources import stats_v1, stats_v2
 
 
 def collect(cgroup: Cgroup) -> AnyMessage:
-    """`io.containerd.cgroups.v1.Metrics` or `…v2.Metrics`; the network is the sandbox's."""
+    """Return `io.containerd.cgroups.v1.Metrics` or `…v2.Metrics`; the network is the pod's."""
     version = stats_v1 if cgroup.version == 1 else stats_v2
     metrics = version.collect(cgroup, netdev.counters())
     # containerd compares bare names, which Any.Pack does not write.

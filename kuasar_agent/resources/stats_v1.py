@@ -20,7 +20,7 @@ from kuasar_agent.linux.netdev import Counters
 
 _NS_PER_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
-# memory.stat has a `swap` too, which is not the message of that name.
+# memory.stat has a line `swap`, which is not the message of that name.
 _MEMORY = {f.name for f in pb.MemoryStat.DESCRIPTOR.fields if f.message_type is None}
 _OOM = frozenset(pb.MemoryOomControl.DESCRIPTOR.fields_by_name)
 # Where containerd's names are not those of memory.stat.
@@ -36,8 +36,8 @@ _RENAMED = {
     "hierarchical_memsw_limit": "hierarchical_swap_limit",
 }
 
-# The first file with something in it counts: only BFQ has the others, and the throttling layer
-# sees every device's requests.
+# The first file that is not empty counts: the throttling layer sees the requests of every device,
+# BFQ only those of devices that it schedules.
 _BLKIO = {
     "io_service_bytes_recursive": (
         "throttle.io_service_bytes_recursive",
@@ -59,7 +59,7 @@ _BLKIO = {
 
 
 def collect(cgroup: Cgroup, network: list[Counters]) -> pb.Metrics:
-    """What the cgroup used; what the kernel does not account for stays 0 or absent."""
+    """Return the usage; a value that the kernel does not account for stays 0 or absent."""
     return pb.Metrics(
         pids=pb.PidsStat(
             current=parse_number(cgroup.read("pids.current")),
@@ -128,7 +128,7 @@ def _blkio(cgroup: Cgroup) -> pb.BlkIOStat:
 
 
 def _blkio_entries(text: str) -> list[pb.BlkIOEntry]:
-    """Lines `8:0 Read 4096` or `8:0 4096`; the last line, a sum over all devices, is left out."""
+    """Parse lines `8:0 Read 4096` or `8:0 4096`; the last line, a sum of all, is skipped."""
     entries = []
     for line in text.splitlines():
         device, *rest = line.split()
@@ -148,7 +148,7 @@ def _blkio_entries(text: str) -> list[pb.BlkIOEntry]:
 
 
 def _device_name(numbers: str) -> str:
-    """The node of a block device, given as `major:minor`; empty once it is unplugged."""
+    """Return the node of a block device given as `major:minor`; empty once it is unplugged."""
     try:
         name = os.path.basename(os.readlink(f"/sys/dev/block/{numbers}"))
     except OSError:

@@ -31,7 +31,7 @@ _MEMORY_FILES = {
 
 
 def collect(cgroup: Cgroup, network: list[Counters]) -> pb.Metrics:
-    """What the cgroup used; what the kernel does not account for stays 0 or absent."""
+    """Return the usage; a value that the kernel does not account for stays 0 or absent."""
     return pb.Metrics(
         pids=pb.PidsStat(
             current=parse_number(cgroup.read("pids.current")),
@@ -55,7 +55,7 @@ def _cpu(cgroup: Cgroup) -> pb.CPUStat:
 def _memory(cgroup: Cgroup) -> pb.MemoryStat:
     text = cgroup.read("memory.stat")
     values = _known(text, _MEMORY)
-    if "workingset_refault" not in values:  # told apart since Linux 5.9, as is the next one
+    if "workingset_refault" not in values:  # split by kind since Linux 5.9, as is the next
         flat = parse_flat(text)
         for name in ("workingset_refault", "workingset_activate"):
             values[name] = flat.get(f"{name}_anon", 0) + flat.get(f"{name}_file", 0)
@@ -69,7 +69,7 @@ def _io(cgroup: Cgroup) -> pb.IOStat:
     for device, values in parse_nested(cgroup.read("io.stat")).items():
         major, _, minor = device.partition(":")
         if not values or not (major.isdecimal() and minor.isdecimal()):
-            continue  # devices without a counter yet share a line
+            continue  # several devices without counters share a line
         stat.usage.add(
             major=int(major),
             minor=int(minor),
@@ -102,7 +102,7 @@ def _rdma_entries(text: str) -> list[pb.RdmaEntry]:
 
 
 def _pressure(cgroup: Cgroup, file: str) -> pb.PSIStats | None:
-    """A pressure file; None where the kernel was booted without pressure accounting."""
+    """Parse a pressure file; None where the kernel was booted without pressure accounting."""
     if not (text := cgroup.read(file)):
         return None
     lines = {

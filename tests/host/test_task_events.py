@@ -114,3 +114,19 @@ def test_nobody_who_takes_events_holds_nothing_up(agent: Agent) -> None:
     events = events_until_delete(agent)
     assert len(events) == 1024
     assert [topic for topic, _ in events[-2:]] == ["/tasks/exit", "/tasks/delete"]
+
+
+@pytest.mark.parametrize("own_pids", [True, False])
+def test_the_exit_of_the_init_process_is_the_last_of_its_container(
+    agent: Agent, own_pids: bool
+) -> None:
+    for _ in range(5):
+        id = agent.run("sleep", "1000", own_pids=own_pids)
+        for number in range(6):
+            agent.exec(id, f"x{number}", "sleep", "1000")
+        agent.kill(id, signal.SIGKILL)
+        assert agent.wait(id).exit_status == 128 + signal.SIGKILL
+        agent.delete(id)
+        exits = [event.id for topic, event in events_until_delete(agent) if topic == "/tasks/exit"]
+        assert len(exits) == 7
+        assert exits[-1] == id

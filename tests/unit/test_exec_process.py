@@ -10,29 +10,25 @@ from typing import Any
 import gevent.event
 
 from kuasar_agent.containers.bundle import StdioUrls
-from kuasar_agent.containers.execs import Exec
+from kuasar_agent.containers.exec_process import ExecProcess
+from kuasar_agent.containers.process import ContainerContext
+from kuasar_agent.containers.shared_lock import SharedLock
 from kuasar_agent.reaper import Exit
 
 
-def make(urls: StdioUrls, told: list[str], launch: Callable[..., Any] | None = None) -> Exec:
-    announce: Any = SimpleNamespace(
+def make(urls: StdioUrls, told: list[str], launch: Callable[..., Any] | None = None) -> ExecProcess:
+    events: Any = SimpleNamespace(
         exec_started=lambda exec: told.append("start"), exited=lambda exec: told.append("exit")
     )
     runtime: Any = SimpleNamespace(exec=launch)
     stdio: Any = SimpleNamespace(
         child_fds=(0, 1, 2), console_socket=None, start=lambda: None, resize=lambda *_: None
     )
-    return Exec(
-        "e",
-        urls,
-        {},
-        container_id="c",
-        bundle="/b",
-        runtime=runtime,
-        open_stdio=lambda _: stdio,
-        announce=announce,
-        report_kills=lambda: told.append("kills"),
-    )
+    bundle: Any = SimpleNamespace(path="/b")
+    cgroup: Any = SimpleNamespace(report_kills=lambda: told.append("kills"))
+    init: Any = SimpleNamespace(require=lambda *_: None)
+    context = ContainerContext("c", bundle, runtime, lambda _: stdio, events, cgroup, SharedLock())
+    return ExecProcess("e", urls, {}, context, init)
 
 
 def test_the_kills_of_the_oom_killer_are_told_before_the_exit() -> None:
