@@ -35,6 +35,7 @@ def open_stream(client: Client, id: str) -> ClientStream:
     stream = client.stream(METHOD)
     stream.send(pack(StreamInit(id=id)))
     ack = stream.recv()
+    assert ack is not None
     assert (ack.type_url, ack.value) == ("google.protobuf.Empty", b"")
     return stream
 

@@ -37,6 +37,7 @@ from tests.support.ttrpc.wire import (
     only,
     request,
 )
+from tests.unit.ttrpc.conftest import raw
 
 # Framing
 
