@@ -23,7 +23,7 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import IntEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gevent.event
 
@@ -224,3 +224,10 @@ class Process(ABC):
             if not self.stdio.drain():
                 log.warning("output dropped: no reader took it in time", id=self.id)
             self.stdio.close()
+
+
+def set_exit(message: Any, exit: Exit | None) -> None:
+    """Set `exit_status` and `exited_at` of a message for a process that has exited."""
+    if exit is not None:
+        message.exit_status = exit.status
+        message.exited_at.FromNanoseconds(exit.at_ns)

@@ -5,12 +5,9 @@ https://github.com/containerd/containerd/blob/main/api/events/task.proto
 
 from __future__ import annotations
 
-from typing import Any
-
 from kuasar_agent.api import task_events_pb2 as messages
-from kuasar_agent.containers.process import Process
+from kuasar_agent.containers.process import Process, set_exit
 from kuasar_agent.events import Publish
-from kuasar_agent.reaper import Exit
 
 
 class TaskEvents:
@@ -68,10 +65,3 @@ class TaskEvents:
         event = messages.TaskDelete(container_id=self._id, pid=init.pid)
         set_exit(event, init.exit)
         self._publish("/tasks/delete", event)
-
-
-def set_exit(message: Any, exit: Exit | None) -> None:
-    """Set `exit_status` and `exited_at` of a message for a process that has exited."""
-    if exit is not None:
-        message.exit_status = exit.status
-        message.exited_at.FromNanoseconds(exit.at_ns)
