@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.message import Message
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from google.protobuf.any_pb2 import Any as AnyMessage
+    from google.protobuf.message import Message
 
 NAMESPACE = "k8s.io"
 """The namespace of the kubelet's containers in containerd: hosts run no others in a pod."""
@@ -15,4 +18,7 @@ def pack(message: Message) -> AnyMessage:
     containerd registers its types by bare names; Any.Pack would put a prefix in front of them.
     Source: github.com/containerd/typeurl.
     """
+    # Imported late: before kuasar_agent.api it would import protobuf's implementation in Python.
+    from google.protobuf.any_pb2 import Any as AnyMessage
+
     return AnyMessage(type_url=message.DESCRIPTOR.full_name, value=message.SerializeToString())
