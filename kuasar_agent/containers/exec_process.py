@@ -98,7 +98,7 @@ class ExecProcess(Process):
                 self._give_up()
             else:
                 self.child.signal(signal.SIGKILL)
-                if self.child.wait(KILLED_WITHIN) is None:
+                if self.child.wait_for(KILLED_WITHIN) is None:
                     log.error("exec does not end", id=self._context.id, exec=self.id)
                 else:
                     # As long as the host takes output.

@@ -101,7 +101,7 @@ class InitProcess(Process):
             self.thaw()
         self._context.runtime.delete(self.id)
         assert self.child is not None
-        if self.child.wait(KILLED_WITHIN) is None:
+        if self.child.wait_for(KILLED_WITHIN) is None:
             log.error("container's process does not end", id=self.id, pid=self.pid)
         else:
             # As long as the host takes output.

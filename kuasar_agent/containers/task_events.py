@@ -5,9 +5,10 @@ https://github.com/containerd/containerd/blob/main/api/events/task.proto
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from kuasar_agent.api import task_events_pb2 as messages
+from kuasar_agent.containerd import set_exit
 from kuasar_agent.events import Publish
 from kuasar_agent.reaper import Exit
 from kuasar_agent.stdio.urls import StdioUrls
@@ -79,10 +80,3 @@ class TaskEvents:
         event = messages.TaskDelete(container_id=self._id, pid=init.pid)
         set_exit(event, init.exit)
         self._publish("/tasks/delete", event)
-
-
-def set_exit(message: Any, exit: Exit | None) -> None:
-    """Set `exit_status` and `exited_at` of a message for a process that has exited."""
-    if exit is not None:
-        message.exit_status = exit.status
-        message.exited_at.FromNanoseconds(exit.at_ns)

@@ -37,9 +37,6 @@ if TYPE_CHECKING:
 MOST_METADATA = 1024
 """Entries of metadata in one request. Go's server has no bound."""
 
-MOST_FINISHED = 128
-"""Finished streams whose late messages are told from those of streams that never were."""
-
 
 class ServerCore(ConnectionCore):
     """The calls of one client."""
@@ -88,9 +85,13 @@ class ServerCore(ConnectionCore):
             self._end(stream)
 
     def fail(self, stream: Stream, error: StatusError) -> None:
-        """End a call with an error; do nothing if the call has ended."""
+        """End a call with an error; do nothing if the call has ended.
+
+        A call whose end was sent has succeeded for its client, which gets no error any more.
+        """
         if stream.state is not ENDED:
-            self._refuse(stream.id, error.code, error.message, error.details)
+            if not stream.end_sent:
+                self._refuse(stream.id, error.code, error.message, error.details)
             self._end(stream, error)
             self._unfinished.add(stream.id)
 
@@ -106,14 +107,23 @@ class ServerCore(ConnectionCore):
             StreamClosed: The call has ended.
             ResourceExhausted: The message does not fit a frame.
         """
-        if stream.state is ENDED:
+        if stream.state is ENDED or stream.end_sent:
             raise StreamClosed
         self._queue_data(stream, 0, payload)
+
+    def close_send(self, stream: Stream) -> None:
+        """Send the successful end of a duplex call; the client's messages still arrive.
+
+        Do nothing if the call has ended or the end was sent.
+        """
+        if stream.state is not ENDED and not stream.end_sent:
+            self._queue_data(stream, REMOTE_CLOSED | NO_DATA, b"")
+            stream.end_sent = True
 
     def finish(self, stream: Stream) -> None:
         """End a server-streaming or duplex call with success; do nothing if it has ended."""
         if stream.state is not ENDED:
-            self._queue_data(stream, REMOTE_CLOSED | NO_DATA, b"")
+            self.close_send(stream)
             self._end(stream)
 
     def _refuse(
@@ -184,7 +194,7 @@ class ServerCore(ConnectionCore):
             self.fail(stream, ResourceExhausted(oversize_text(payload)))
             events.append((Event.FAILED, stream))
         elif stream.state is HALF_CLOSED:
-            if not flags & NO_DATA:
+            if not (flags & NO_DATA or stream.end_sent):
                 text = "data handling error: ttrpc: stream closed"
                 self._refuse(stream_id, Code.INVALID_ARGUMENT, text)
         else:

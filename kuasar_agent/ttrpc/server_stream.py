@@ -79,6 +79,11 @@ class ServerStream(Parked, Generic[Received, Sent]):
         self._connection.core.send(self._stream, message)
         self._connection.ask_flush()
 
+    def close_send(self) -> None:
+        """Tell the client that no message follows; its messages can still be received."""
+        self._connection.core.close_send(self._stream)
+        self._connection.ask_flush()
+
     def flush(self) -> bool:
         """Wait until the kernel has every message sent; False if the connection ended before.
 

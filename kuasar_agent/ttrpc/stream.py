@@ -26,6 +26,9 @@ empty message.
 (3) A server-streaming or duplex call that succeeds ends with Data RC|ND. Every other call, and
     every call that fails, ends with a Response. Either frame ends both directions. An end that is
     found locally (a deadline, a lost connection, a full inbox) leads to ENDED as well.
+    A handler may send Data RC|ND before it returns and still receive: the call is ENDED for its
+    client and keeps its state on the server until the handler returns. containerd's half-close
+    after the end of a stream is received this way.
 (4) Data on a unary or server-streaming call gets no answer: the client would take any Response for
     the end of the call, which goes on.
 
@@ -85,6 +88,7 @@ class Stream:
     """One call of a connection. The core changes it; handlers and callers only read it."""
 
     __slots__ = (
+        "end_sent",
         "error",
         "id",
         "inbox",
@@ -109,6 +113,8 @@ class Stream:
         self.inbox: deque[bytes] | None = None
         self.inbox_size = 0
         self.state = OPEN if method.client_streaming else HALF_CLOSED
+        self.end_sent = False
+        """Server: Data RC|ND was sent while the handler still runs."""
         self.error: StatusError | None = None
         """Why the call ended, unless it succeeded."""
         self.taken = 0

@@ -20,6 +20,7 @@ from kuasar_agent.ttrpc import NotFound, Stub, connect
 from tests.support.agent import Agent, running_agent
 from tests.support.debug_agent import debug_agent
 from tests.support.otlp_receiver import Receiver, assert_nested
+from tests.support.processes import fd_targets
 from tests.support.streams import url
 from tests.support.timeouts import TIMEOUT
 from tests.support.waiting import eventually

@@ -49,7 +49,7 @@ def grant(stream: ClientStream, size: int) -> None:
 def acknowledge(stream: ClientStream) -> None:
     """Close the host's side after the agent's, as Go's client does; ours writes nothing then."""
     call = stream._call
-    frame = encode(call.state.id, DATA, REMOTE_CLOSED | NO_DATA, b"")
+    frame = encode(call.stream.id, DATA, REMOTE_CLOSED | NO_DATA, b"")
     call._connection.core.outbox.append(frame)
     call._connection.ask_flush()
 

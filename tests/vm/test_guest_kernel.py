@@ -13,10 +13,10 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from kuasar_agent.api import sandbox_pb2
 from kuasar_host.microvm import MicroVM
-from tests.support.agent import eventually
 from tests.support.guest import Guest, Result, config
+from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
-HANGS_AFTER = 60.0
 MIB = 1 << 20
 CAPABILITIES = ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_ADMIN"]
 # Kinds of interfaces with what `ip link add` needs to know besides.
@@ -93,7 +93,7 @@ class Privileged(Guest):
 
     def sh(self, command: str) -> str:
         request = sandbox_pb2.ExecVMProcessRequest(command=command)
-        return str(self.sandbox.exec_vm_process(request, timeout=HANGS_AFTER).out)
+        return str(self.sandbox.exec_vm_process(request, timeout=TIMEOUT).out)
 
     def set_up(self, sysctls: dict[str, str], **fields: Any) -> None:
         """SetupSandbox with CRI's own message, in the form of protobuf."""
@@ -103,7 +103,7 @@ class Privileged(Guest):
         value = cri_pb2.PodSandboxConfig(linux=linux).SerializeToString()
         pod = AnyMessage(type_url="type.googleapis.com/runtime.v1.PodSandboxConfig", value=value)
         request = sandbox_pb2.SetupSandboxRequest(config=pod, **fields)
-        self.sandbox.setup_sandbox(request, timeout=HANGS_AFTER)
+        self.sandbox.setup_sandbox(request, timeout=TIMEOUT)
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def test_the_balloon_gives_memory_back_and_reports_free_pages(guest: Privileged)
         assert guest.sh(features) == "1\n"
         for wanted in (whole - 64 * MIB, whole):
             qmp.execute("balloon", value=wanted)
-            assert eventually(actual, partial(eq, wanted), within=HANGS_AFTER) == wanted
+            assert eventually(actual, partial(eq, wanted), within=TIMEOUT) == wanted
 
 
 def test_the_guest_has_entropy_of_the_host_and_nodes_that_load_drivers(guest: Privileged) -> None:

@@ -35,6 +35,7 @@ METHODS = (
     ("Failing", INT, INT, False, True),
     ("Late", STRING, STRING, True, True),
     ("Goodbye", STRING, STRING, True, True),
+    ("Parting", STRING, STRING, True, True),
     ("Hold", BYTES, BYTES, True, True),
     ("Idle", BYTES, BYTES, True, True),
 )
@@ -158,6 +159,11 @@ class Echo:
     def goodbye(self, _ctx: Context, stream: ServerStream) -> None:
         """End without waiting for the end of the client."""
         stream.send(wrappers_pb2.StringValue(value="bye"))
+
+    def parting(self, _ctx: Context, stream: ServerStream) -> None:
+        """Send the end first, then receive every message of the client."""
+        stream.close_send()
+        self.finished.put(",".join(message.value for message in stream))
 
     @cancellable
     def hold(self, ctx: Context, _stream: ServerStream) -> None:

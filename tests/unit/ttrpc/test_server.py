@@ -27,6 +27,7 @@ from kuasar_agent.ttrpc import (
 from tests.support.ttrpc.echo import SERVICE, Echo
 from tests.support.ttrpc.live import raw, serving, until
 from tests.support.ttrpc.wire import (
+    DATA,
     LIMIT,
     ND,
     PATIENCE,
@@ -37,7 +38,6 @@ from tests.support.ttrpc.wire import (
     only,
     request,
 )
-from tests.unit.ttrpc.conftest import raw
 
 # Framing
 
@@ -265,6 +265,16 @@ def test_46_handler_that_never_waits_cannot_answer_after_its_deadline(live: Sock
 
 
 # Streams
+
+
+def test_66_handler_may_receive_after_its_own_end(live: SocketWire, echo: Echo) -> None:
+    live.send(request(1, "Parting", flags=RO))
+    end = only(live)
+    assert (end.kind, end.flags) == (DATA, RC | ND)
+    live.send(data(1, "one"), data(1, "two"), data(1, flags=RC | ND), data(1, "late"))
+    assert echo.finished.get(timeout=PATIENCE) == "one,two"
+    live.send(request(3, text="next"))
+    assert only(live).text == "next"
 
 
 def test_67_flooded_stream_that_takes_nothing_fails_alone(echo: Echo, address: str) -> None:
