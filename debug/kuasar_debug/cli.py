@@ -17,6 +17,7 @@ class _Commands(click.Group):
     """A group whose commands report HostError as `Error: <message>`, with status 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was given."""
         try:
             return super().invoke(ctx)
         except HostError as error:

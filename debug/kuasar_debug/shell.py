@@ -19,7 +19,8 @@ import gevent
 import gevent.event
 from gevent.socket import SHUT_WR, socket, wait_read
 
-from kuasar_host.address import DEBUG_PORT, WITHIN, GuestAddress
+from kuasar_host.address import WITHIN, GuestAddress
+from kuasar_host.services import DEBUG_PORT
 
 ESCAPE = b"\x1d"
 """Ctrl-] closes the connection, and the agent then kills the shell."""

@@ -1,7 +1,7 @@
 """Library for hosts: boots microVMs with the guest agent, finds them and talks to them.
 
     microvm     MicroVM.boot(Config) boots QEMU and returns once the agent answers
-    config      Config, with RootDisk, Disk and Nic: everything that a boot can be told
+    config      Config, with RootDisk, Disk, Nic and Share: everything that a boot can be told
     sandbox     Sandbox, a running microVM seen through its directory; is_running(), stop()
     sandboxes   sandbox directories by id or by a prefix of it, Kuasar's own among them
     address     GuestAddress: vsock, hvsock and unix addresses; connections and ttrpc clients
@@ -9,7 +9,7 @@
     bundle      make_bundle(): an OCI bundle in the shared directory
     timeline    read(): where the time of a boot went
     qmp         Qmp, QEMU's monitor
-    services    descriptors of the agent's RPC services, for `client.stub()`
+    services    the agent's ports, and descriptors of its RPC services for `client.stub()`
 
 Errors are `HostError`, apart from OSError of files and connections and StatusError of calls. The
 library prints nothing and ends no process that it did not start. It waits on gevent's hub, and

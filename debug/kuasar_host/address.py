@@ -12,10 +12,9 @@ from gevent.socket import socket
 
 from kuasar_agent.ttrpc import Client, Code, StatusError, dial
 from kuasar_host.errors import HostError
-from kuasar_host.sandbox import TASK_PORT
+from kuasar_host.services import DEBUG_PORT, TASK_PORT
 from kuasar_host.sockets import short_path
 
-DEBUG_PORT = 1025
 WITHIN = 5.0
 """Seconds in which a port has to answer."""
 

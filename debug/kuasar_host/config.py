@@ -82,6 +82,20 @@ class Nic:
 
 
 @dataclass(frozen=True)
+class Share:
+    """A further directory for the guest, over 9p; `tag` is its source in a 9p mount."""
+
+    tag: str
+    path: Path
+
+    def options(self) -> list[str]:
+        """Return QEMU's options."""
+        back_end = f"local,id=share-{self.tag},path={_escaped(self.path)},security_model=none"
+        device = f"virtio-9p-pci,fsdev=share-{self.tag},mount_tag={self.tag}"
+        return ["-fsdev", back_end, "-device", device]
+
+
+@dataclass(frozen=True)
 class Config:
     """A microVM to boot. Memory in MiB, times in seconds."""
 
@@ -94,6 +108,8 @@ class Config:
     """Root file system; an initrd then only has to mount it, and may be missing."""
     disks: Sequence[Disk] = ()
     nics: Sequence[Nic] = ()
+    shares: Sequence[Share] = ()
+    """In addition to the shared directory, which every microVM has."""
     accelerator: str = "auto"
     """`kvm`, `tcg`, or `auto`: KVM if it proves to work (`kuasar_host.accel`)."""
     sharefs: str = "virtiofs"

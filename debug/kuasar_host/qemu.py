@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kuasar_host import accel
 from kuasar_host.accel import Accelerator
-from kuasar_host.config import Config
+from kuasar_host.config import Config, Disk, Nic, Share
 
 MONITOR = "qmp.sock"
 _KERNEL_WORDS = (
@@ -35,11 +35,14 @@ def command_line(
         *(root.options() if root else ()),
         *transports,
         *(option for number in range(config.root_ports) for option in _slot(number + 1)),
-        *(option for disk in config.disks for option in disk.options()),
-        *(option for nic in config.nics for option in nic.options()),
+        *(option for device in _devices(config) for option in device.options()),
         *config.arguments,
         *("-append", _kernel_words(config)),
     ]
+
+
+def _devices(config: Config) -> list[Disk | Nic | Share]:
+    return [*config.disks, *config.nics, *config.shares]
 
 
 def _slot(number: int) -> list[str]:

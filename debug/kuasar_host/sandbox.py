@@ -37,7 +37,6 @@ from kuasar_host.qemu import MONITOR
 from kuasar_host.qmp import Qmp
 from kuasar_host.serial_log import SerialLog
 
-TASK_PORT = 1024
 _ABOUT = "vm.json"
 _STOP_WITHIN = 10.0
 # Seconds for one attempt to have an answer of a guest that boots, and between two attempts.
@@ -80,7 +79,7 @@ class Sandbox:
         sandbox.console.read_past(about["init_at"])
         return sandbox
 
-    def address(self, port: int = TASK_PORT) -> str:
+    def address(self, port: int = services.TASK_PORT) -> str:
         """Return the address of a port of the guest."""
         return f"hvsock://{self.vsock}:{port}"
 

@@ -26,6 +26,7 @@ class Bar(NamedTuple):
 
     @property
     def end(self) -> float:
+        """Return the end of the phase."""
         return self.start + self.length
 
 

@@ -18,9 +18,9 @@ from kuasar_agent.debug_server.shell import (
     refuse,
     run_shell,
 )
+from kuasar_agent.debug_server.terminal import Terminal
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Reaper
-from kuasar_agent.terminal import Terminal
 
 log = get_logger(__name__)
 

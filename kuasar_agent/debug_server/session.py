@@ -21,7 +21,7 @@ import gevent.event
 from gevent.socket import socket
 
 from kuasar_agent.debug_server.first_line import window_size
-from kuasar_agent.terminal import Terminal
+from kuasar_agent.debug_server.terminal import Terminal
 
 _LINE_LIMIT = 256
 _SIZE = re.compile(rb"size ([0-9]{1,5}) ([0-9]{1,5})")

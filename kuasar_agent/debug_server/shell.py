@@ -11,9 +11,9 @@ import gevent
 import gevent.event
 from gevent.socket import SHUT_WR, socket
 
+from kuasar_agent.debug_server.terminal import Terminal
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Child, Reaper
-from kuasar_agent.terminal import Terminal
 
 log = get_logger(__name__)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kuasar_host.accel import Accelerator
-from kuasar_host.config import Config, Disk, Nic, RootDisk
+from kuasar_host.config import Config, Disk, Nic, RootDisk, Share
 from kuasar_host.qemu import command_line
 
 
@@ -49,6 +49,7 @@ def test_the_command_line_has_every_part_of_the_configuration(image: Path) -> No
         root=RootDisk(image),
         disks=[Disk("d1", image, readonly=True)],
         nics=[Nic("n1", "52:54:00:00:00:01")],
+        shares=[Share("plan9", image.parent)],
         root_ports=2,
         arguments=["-device", "virtio-rng-pci"],
         append="task.debug",
@@ -62,6 +63,7 @@ def test_the_command_line_has_every_part_of_the_configuration(image: Path) -> No
         "pcie-root-port",
         "virtio-blk-pci",
         "virtio-net-pci",
+        "virtio-9p-pci",
         "virtio-rng-pci",
     ]
     assert "-initrd" not in command

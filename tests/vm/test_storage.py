@@ -15,6 +15,7 @@ import pytest
 from kuasar_agent.api import task_pb2
 from kuasar_agent.ttrpc import DeadlineExceeded, InvalidArgument, StatusError
 from kuasar_host.bundle import make_busybox_rootfs
+from kuasar_host.config import Share
 from kuasar_host.microvm import MicroVM
 from kuasar_host.share import VIRTIOFSD
 from tests.support.guest import Guest, Result, config
@@ -28,8 +29,6 @@ HARDWARE = [
     *("-smp", "maxcpus=2", "-m", "slots=4,maxmem=2G"),
     *("-device", f"pci-bridge,id=bridge,chassis_nr=99,addr={BRIDGE:#x}"),
     *("-device", "virtio-scsi-pci,id=scsi"),
-    *("-fsdev", "local,id=plan9,path=plan9,security_model=none"),
-    *("-device", "virtio-9p-pci,fsdev=plan9,mount_tag=plan9"),
 ]
 
 
@@ -143,7 +142,8 @@ def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     directory = tmp_path_factory.mktemp("vm")
     (directory / "plan9").mkdir()
     (directory / "plan9/name").write_text("9p")
-    options = config(directory, root_ports=3, arguments=HARDWARE)
+    shares = [Share("plan9", directory / "plan9")]
+    options = config(directory, root_ports=3, shares=shares, arguments=HARDWARE)
     with MicroVM.boot(options) as vm:
         host = Host(vm)
         yield host

@@ -197,4 +197,5 @@ def _boot_detached() -> None:
         if not serves:
             errors.seek(0)
             said = errors.read().decode(errors="replace")
-            raise HostError(said.rpartition("Error: ")[2].strip())
+            # The first line is the announcement of the boot; the console's end may follow.
+            raise HostError((said.partition("Error: ")[2] or said).strip())

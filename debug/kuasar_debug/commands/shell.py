@@ -11,8 +11,9 @@ import gevent
 from kuasar_debug import exec as exec_
 from kuasar_debug import shell as shell_
 from kuasar_debug.address import guest_arguments
-from kuasar_host.address import DEBUG_PORT, GuestAddress
+from kuasar_host.address import GuestAddress
 from kuasar_host.errors import HostError
+from kuasar_host.services import DEBUG_PORT
 
 
 @click.command(short_help="Open a shell in the guest.")

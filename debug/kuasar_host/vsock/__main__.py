@@ -18,6 +18,7 @@ from kuasar_host.vsock.loop import Loop
 
 
 def main() -> None:
+    """Serve one device until SIGTERM or SIGINT."""
     arguments = _parse()
     # Every connection needs a descriptor: use the highest limit that the system allows.
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

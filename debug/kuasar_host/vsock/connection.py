@@ -146,6 +146,7 @@ class Connection:
         self.guest_reset()
 
     def credit_request(self) -> None:
+        """Answer the guest, which asks for its credit."""
         self._device.send(self, Op.CREDIT_UPDATE)
 
     def close(self) -> None:

@@ -13,6 +13,8 @@ _RETRY_SECONDS = 0.1
 
 
 class Listener:
+    """A listening socket that hands connections to a callback."""
+
     def __init__(self, loop: Loop, sock: socket.socket) -> None:
         """Take a socket that listens already."""
         self._loop = loop
@@ -26,9 +28,11 @@ class Listener:
         self.resume()
 
     def pause(self) -> None:
+        """Leave connections in the backlog."""
         self._loop.unwatch(self._socket.fileno())
 
     def resume(self) -> None:
+        """Accept connections again."""
         self._loop.watch(self._socket.fileno(), select.EPOLLIN, self._on_connection)
 
     def _on_connection(self, _events: int) -> None:

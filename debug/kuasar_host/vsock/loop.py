@@ -37,6 +37,7 @@ class Loop:
             self._epoll.unregister(fd)
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call `callback` once, after so many seconds."""
         entry = (time.monotonic() + seconds, next(self._sequence), callback)
         heapq.heappush(self._timers, entry)
 

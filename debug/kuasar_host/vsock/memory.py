@@ -23,6 +23,8 @@ class RegionSpec(NamedTuple):
 
 
 class _Region:
+    """One mapped region."""
+
     def __init__(self, spec: RegionSpec, fd: int) -> None:
         self.guest_address = spec.guest_address
         self.user_address = spec.user_address
@@ -37,6 +39,7 @@ class _Region:
         self.bytes = memoryview(self._map)[skip:]
 
     def close(self) -> None:
+        """Unmap the region."""
         self.bytes.release()
         # A view that is still in use keeps the mapping until it is released.
         with contextlib.suppress(BufferError):
@@ -79,6 +82,7 @@ class GuestMemory:
         raise BadAddress(f"user address {address:#x}+{length:#x} is not shared memory")
 
     def close(self) -> None:
+        """Unmap all regions."""
         for region in self._regions:
             region.close()
         self._regions.clear()

@@ -64,6 +64,8 @@ def _copy(source: socket, target: socket) -> None:
 
 
 def vsock_dialer(cid: int) -> Dial:
+    """Return a function that connects to the ports of the guest with this CID."""
+
     def dial(port: int) -> tuple[socket, int]:
         guest = socket(stdlib_socket.AF_VSOCK, SOCK_STREAM)
         try:
@@ -79,6 +81,7 @@ def vsock_dialer(cid: int) -> Dial:
 
 
 def main() -> None:
+    """Relay between a listening unix socket and a guest."""
     parser = argparse.ArgumentParser(prog="kuasar_host.vsock.relay", description=__doc__)
     parser.add_argument("--uds-fd", type=int, required=True, help="listening unix socket")
     parser.add_argument("--cid", type=int, required=True, help="the guest's CID")

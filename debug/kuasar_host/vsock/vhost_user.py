@@ -44,6 +44,8 @@ _MAX_REGIONS = 8
 
 
 class Request(IntEnum):
+    """Requests of the front end (QEMU's docs/interop/vhost-user.rst)."""
+
     GET_FEATURES = 1
     SET_FEATURES = 2
     SET_OWNER = 3
@@ -123,6 +125,7 @@ class Session:
         loop.watch(sock.fileno(), select.EPOLLIN, self._on_readable)
 
     def close(self) -> None:
+        """Stop the queues, unmap the memory and close every descriptor."""
         self._stop_all()
         for vring in self._vrings:
             vring.close()

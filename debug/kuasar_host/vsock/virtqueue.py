@@ -53,6 +53,8 @@ class Chain(NamedTuple):
 
 
 class Virtqueue:
+    """One split virtqueue, from which the device takes buffers and to which it returns them."""
+
     def __init__(
         self,
         memory: GuestMemory,

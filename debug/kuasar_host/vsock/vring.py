@@ -16,6 +16,8 @@ class VringError(Exception):
 
 
 class Vring:
+    """One ring: the descriptors that notify both sides, its addresses, its queue."""
+
     def __init__(self, loop: Loop) -> None:
         self.size = 0
         self.next_available = 0
@@ -29,6 +31,7 @@ class Vring:
         self._error: int | None = None
 
     def set_addresses(self, descriptors: int, used: int, available: int) -> None:
+        """Set the addresses of its parts in the front end."""
         self._addresses = RingAddresses(descriptors, used, available)
 
     def complete(self) -> bool:
@@ -83,9 +86,11 @@ class Vring:
         self.set_error(None)
 
     def interrupt(self) -> None:
+        """Notify the driver."""
         _signal(self._call)
 
     def error(self) -> None:
+        """Notify the front end that the ring is broken."""
         _signal(self._error)
 
     def _close_kick(self) -> None:

@@ -65,6 +65,10 @@ class Terminal(PtyProcess):  # type: ignore[misc]
         self._child: Child | None = None
         self.setwinsize(rows, cols)
 
+    def descriptors(self) -> list[int]:
+        """Return the descriptors that it owns, for the leak report."""
+        return [self.fd, self._slave]
+
     def pass_all_bytes(self) -> None:
         """Turn off echo, signals from keys, and every other meaning that input bytes can have.
 
@@ -170,6 +174,7 @@ class Terminal(PtyProcess):  # type: ignore[misc]
         return int.from_bytes(waiting, sys.byteorder) < _INPUT_BUFFER // 2
 
     def isalive(self) -> bool:
+        """Return whether the program runs; ptyprocess would wait for it."""
         return self._child is not None and self._child.exit is None
 
     def kill_all(self) -> None:
