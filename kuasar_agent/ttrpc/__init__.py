@@ -29,9 +29,9 @@ _MODULES = (
     "metadata",
     "peer",
     "context",
-    "address",
     "server_stream",
     "server",
+    "address",
     "client_stream",
     "client",
 )

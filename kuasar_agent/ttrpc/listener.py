@@ -43,7 +43,7 @@ class Listener:
     def __init__(self, sock: AnySocket, accepted: Callable[[socket.socket, Any], None]) -> None:
         """Accept from now on. `accepted` gets the socket and its address, in the hub.
 
-        It must not wait; what it raises is reported by the hub, and accepting goes on.
+        It must neither wait nor raise.
         """
         self._given = sock
         # The accept of a gevent socket would wait; that of a standard socket does not.

@@ -1,4 +1,4 @@
-"""Both cores under whatever a peer may send, and what has to hold after every read."""
+"""Both cores under arbitrary input, and the invariants that hold after every read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.ttrpc.wire import frame, split
 METHODS = methods_of(SERVICE, None)
 LIMITS = Limits(streams=8, stream_inbox=1 << 12, connection_inbox=1 << 14)
 LONGEST_ANSWER = 1 << 10
-"""A refusal's frame, whose words quote no more than a name of these inputs."""
+"""Bytes of an answer to bad input, whose text quotes at most a name of the input."""
 
 
 def frames_of(data: bytes) -> bytes:
@@ -37,7 +37,7 @@ def frames_of(data: bytes) -> bytes:
 
 
 class ServerUnderFuzz:
-    """A core whose calls end, echo or hold on, as their methods' kinds have it."""
+    """A server core with handlers that end, echo or wait, depending on the kind of the method."""
 
     def __init__(self) -> None:
         self.core = ServerCore({NAME: METHODS}, limits=LIMITS)
@@ -45,7 +45,7 @@ class ServerUnderFuzz:
 
     def receive(self, data: bytes) -> None:
         if self.core.congested:
-            # Whoever owns the socket does not read on; twice, as the first takes marks.
+            # A transport does not read on here. Twice, because the first call only sets the marks.
             for _event, stream in self.core.expire() + self.core.expire():
                 self.core.done(stream)
             return
@@ -61,7 +61,7 @@ class ServerUnderFuzz:
 
     def _step(self, stream: Stream) -> None:
         if stream.method.client_streaming and stream.id % 4 == 1:
-            # Nobody takes its messages.
+            # A handler that takes no message.
             return
         while (message := self.core.take(stream)) is not None:
             if stream.method.server_streaming:
@@ -93,7 +93,7 @@ class ClientUnderFuzz:
         check_bounds(self.core, len(data))
 
     def use(self, choice: int) -> None:
-        """Something that a caller does; what is raised has to be a status."""
+        """Do one of the things that a caller does; only a status may be raised."""
         stream = self.calls[choice % len(self.calls)]
         try:
             match choice // len(self.calls) % 4:
@@ -115,7 +115,7 @@ class ClientUnderFuzz:
 
 
 def check_bounds(core: ConnectionCore, received: int) -> None:
-    """What a connection keeps is bounded by its limits and by what one read brought."""
+    """Check that the memory of a connection is bounded by its limits and by one read."""
     assert len(core.streams) <= LIMITS.streams
     # The most that is charged for bytes on the wire: an empty message has ten of them.
     assert core.inbox_size <= LIMITS.connection_inbox + received * 8
@@ -123,7 +123,7 @@ def check_bounds(core: ConnectionCore, received: int) -> None:
 
 
 def try_bytes(data: bytes) -> None:
-    """One input for every target: as it is and as frames, whole and in pieces."""
+    """Try one input at each core: raw and as frames, whole and in pieces."""
     for stream in (data, frames_of(data)):
         whole, pieces = ServerUnderFuzz(), ServerUnderFuzz()
         whole.receive(stream)

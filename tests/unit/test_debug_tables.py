@@ -85,8 +85,9 @@ class Events:
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
     server = Server()
-    server.register(task_pb2.DESCRIPTOR.services_by_name["Task"], Tasks())
-    server.register(sandbox_pb2.DESCRIPTOR.services_by_name["SandboxService"], Events())
+    server.register(task_pb2.DESCRIPTOR.services_by_name["Task"], Tasks(), partial=True)
+    sandbox = sandbox_pb2.DESCRIPTOR.services_by_name["SandboxService"]
+    server.register(sandbox, Events(), partial=True)
     server.start(listen(f"unix://{tmp_path}/1024"))
     yield f"unix://{tmp_path}"
     server.close()

@@ -1,4 +1,4 @@
-"""A client under test, live or as a bare core, and the server's side of its connection."""
+"""A client under test, live or as a bare core, and the server's end of its connection."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Handle(Protocol):
     def close_send(self) -> None: ...
 
     def recv(self) -> Any:
-        """The next message, None at the end; the single reply of a client-streaming call."""
+        """Return the next message, None at the end; or the reply of a client-streaming call."""
 
 
 class Calls(Protocol):
-    """A client under test, and the server's side of its connection."""
+    """A client under test, and the server's end of its connection."""
 
     def unary(self, text: str = "") -> Callable[[], Any]:
-        """Start a call; the result gives the reply or raises."""
+        """Start a call; return a function that returns the reply or raises."""
 
     def stream(self, method: str) -> Handle:
         """Start a streaming call."""
@@ -46,7 +46,7 @@ class Calls(Protocol):
     def in_progress(self) -> int: ...
 
     def lose(self) -> None:
-        """Close the server's side."""
+        """Close the server's end."""
 
 
 class LiveCalls:
@@ -101,7 +101,7 @@ class _LiveHandle:
 
 
 class CoreCalls:
-    """The client's core alone; waiting for what is not there fails."""
+    """A client's core alone; receiving a frame that has not come fails."""
 
     def __init__(self, *, bytewise: bool) -> None:
         self._core = ClientCore()

@@ -1,4 +1,4 @@
-"""Servers with options of their own, and waiting for what they do."""
+"""Servers with options, and waiting for a condition."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.ttrpc.wire import PATIENCE
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Let the loop run until the condition holds; fails when it never does."""
+    """Run the loop until the condition holds; fail after PATIENCE seconds."""
     end = monotonic() + PATIENCE
     while not condition():
         assert monotonic() < end
@@ -25,7 +25,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 @contextmanager
 def serving(address: str, echo: Echo, **options: Any) -> Iterator[Server]:
-    """A server with options of its own."""
+    """Serve `echo` with these options of Server."""
     server = Server(**options)
     server.register(SERVICE, echo, partial=True)
     server.start(listen(address))

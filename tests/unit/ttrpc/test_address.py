@@ -247,12 +247,12 @@ def test_98_bad_address_is_refused_in_words_that_name_what_is_wrong(
     assert str(raised.value) == words
 
 
-def test_nobody_listening_is_the_kernels_error(tmp_path: Path) -> None:
+def test_address_without_a_listener_is_the_kernels_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         dial(f"unix://{tmp_path}/s", 1)
 
 
-def test_socket_that_nobody_serves_any_more_is_replaced(tmp_path: Path) -> None:
+def test_socket_of_a_server_that_has_ended_is_replaced(tmp_path: Path) -> None:
     address = f"unix://{tmp_path}/s"
     listen(address).close()
     with serving(address, Echo()), connect(address) as client:

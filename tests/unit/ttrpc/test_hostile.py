@@ -1,4 +1,4 @@
-"""Peers that break the rules, flood or vanish: they harm themselves only."""
+"""Peers that break the rules, flood or vanish: only their own connection suffers."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_garbage_at_a_live_server_leaves_a_good_client_alone(
 def test_flood_of_one_connection_does_not_keep_another_waiting(
     server: Server, client: Client, address: str
 ) -> None:
-    # Frames that nobody answers: nothing but the reader's own manners makes room.
+    # Frames without an answer: only the bound on one read makes room for other connections.
     flood = frame(1, 255) * 20_000
     stub = client.stub(SERVICE)
     with raw(address) as flooder:
@@ -222,7 +222,7 @@ def test_client_that_leaves_in_any_way_ends_its_calls(
     assert not caplog.records
 
 
-def test_memory_of_a_connection_is_bounded_while_nobody_reads() -> None:
+def test_memory_of_a_connection_is_bounded_while_no_handler_takes_messages() -> None:
     limits = Limits(stream_inbox=1 << 16, connection_inbox=1 << 18)
     core = ServerCore({NAME: methods_of(SERVICE, None)}, limits=limits)
     core.receive_data(b"".join(request(each, "Hold") for each in range(1, 41, 2)))
@@ -231,7 +231,7 @@ def test_memory_of_a_connection_is_bounded_while_nobody_reads() -> None:
     while not core.congested:
         core.receive_data(chunk)
         rounds += 1
-    # Whoever owns the socket stops reading here.
+    # A transport stops reading from the socket here.
     assert core.inbox_size < limits.connection_inbox + len(chunk) * 2
     assert rounds > 1
     failed = [stream.id for _ in range(20) for _, stream in core.expire()]
