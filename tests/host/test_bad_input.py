@@ -6,6 +6,7 @@ The fixture checks the last two after every test.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -36,6 +37,14 @@ CALLS = {
     "resize_pty": task_pb2.ResizePtyRequest,
     "close_io": task_pb2.CloseIORequest,
 }
+
+
+@pytest.fixture
+def agent(agents: Callable[[str], Agent], runtime: str) -> Iterator[Agent]:
+    """One agent for the whole module: each test leaves it as it was."""
+    agent = agents(runtime)
+    yield agent
+    agent.assert_clean()
 
 
 def refusals(agent: Agent, id: str) -> dict[str, int]:

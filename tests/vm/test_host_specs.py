@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Iterator
@@ -22,10 +23,11 @@ from tests.support.timeouts import GUEST
 
 Json = dict[str, Any]
 
-PORT = 41000
 LIMIT = 128 << 20
 RUNC = "/usr/sbin/runc"
 IN_GUEST = "/run/kuasar/state"
+
+_ports = itertools.count(41000)
 
 
 @pytest.fixture(scope="module", params=["v1", "v2"])
@@ -52,16 +54,15 @@ def hangs_end() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(params=["crun", "runc"])
-def options(request: pytest.FixtureRequest) -> AnyMessage:
-    """Runtime options: the guest's own crun, or Debian's runc from the shared directory."""
-    binary = "" if request.param == "crun" else f"{IN_GUEST}/runc"
-    message = runc_options_pb2.Options(binary_name=binary)
-    return AnyMessage(type_url="containerd.runc.v1.Options", value=message.SerializeToString())
+def run(guest: Guest, spec: Json, script: str, process: Json, runtime: str = "crun") -> str:
+    """Return the output of a container's script, during which an exec ends with 7.
 
-
-def run(guest: Guest, options: AnyMessage, spec: Json, script: str, process: Json) -> str:
-    """Return the output of a container's script, during which an exec ends with 7."""
+    crun is the guest's own; runc is Debian's, in the shared directory.
+    """
+    port = next(_ports)
+    binary = f"{IN_GUEST}/runc" if runtime == "runc" else ""
+    value = runc_options_pb2.Options(binary_name=binary).SerializeToString()
+    options = AnyMessage(type_url="containerd.runc.v1.Options", value=value)
     id = guest.bundle(["true"])
     path = f"{IN_GUEST}/{id}/rootfs"
     spec["root"]["path"] = path
@@ -73,9 +74,9 @@ def run(guest: Guest, options: AnyMessage, spec: Json, script: str, process: Jso
     spec["process"]["terminal"] = False
     file = guest.vm.shared / id / "config.json"
     file.write_text(json.dumps(spec))
-    create = task_pb2.CreateTaskRequest(id=id, stdout=f"vsock://3:{PORT}", options=options)
+    create = task_pb2.CreateTaskRequest(id=id, stdout=f"vsock://3:{port}", options=options)
     guest.task.create(create, timeout=GUEST)
-    output = gevent.spawn(_read, guest)
+    output = gevent.spawn(_read, guest, port)
     guest.task.start(task_pb2.StartRequest(id=id), timeout=GUEST)
     process = process | {"args": ["sh", "-c", "touch /tmp/end; exit 7"]}
     message = AnyMessage(type_url=PROCESS_TYPE, value=json.dumps(process).encode())
@@ -90,15 +91,16 @@ def run(guest: Guest, options: AnyMessage, spec: Json, script: str, process: Jso
     return text
 
 
-def _read(guest: Guest) -> bytes:
+def _read(guest: Guest, port: int) -> bytes:
     chunks = []
-    with dial(guest.vm.address(PORT), GUEST) as peer:
+    with dial(guest.vm.address(port), GUEST) as peer:
         while data := peer.recv(65536):
             chunks.append(data)
     return b"".join(chunks)
 
 
-def test_a_container_of_kuasar_sees_its_own_limits(machine: Guest, options: AnyMessage) -> None:
+@pytest.mark.parametrize("runtime", ["crun", "runc"])
+def test_a_container_of_kuasar_sees_its_own_limits(machine: Guest, runtime: str) -> None:
     specs = load("2.3.0")
     spec = as_kuasar_writes(specs["container"])
     for mount in spec["mounts"]:
@@ -109,26 +111,24 @@ def test_a_container_of_kuasar_sees_its_own_limits(machine: Guest, options: AnyM
     v2 = machine.vm.console.serving(GUEST)["cgroup"] == "v2"
     file = "memory.max" if v2 else "memory/memory.limit_in_bytes"
     script = f"cat /sys/fs/cgroup/{file} /proc/self/oom_score_adj; umask; cat /etc/hostname"
-    said = run(machine, options, spec, script, specs["exec"])
+    said = run(machine, spec, script, specs["exec"], runtime)
     assert said.split() == [str(LIMIT), "980", "0022", "web-0"]
 
 
-def test_the_captured_container_binds_a_low_port_without_root(
-    machine: Guest, options: AnyMessage
-) -> None:
+def test_the_captured_container_binds_a_low_port_without_root(machine: Guest) -> None:
     spec = json.loads(CAPTURED.read_text())
     spec["process"]["user"] |= {"uid": 1000, "gid": 1000}
     spec["linux"]["sysctl"] = {"net.ipv4.ip_unprivileged_port_start": "0"}
     script = "id -u; nc -l -p 80 & "
     script += "until cat /proc/net/tcp* | grep -q :0050; do usleep 50000; done; echo bound"
     process = load("2.3.0")["exec"]
-    assert run(machine, options, spec, script, process).split() == ["1000", "bound"]
+    assert run(machine, spec, script, process).split() == ["1000", "bound"]
 
 
-def test_the_sandbox_of_containerd_runs(machine: Guest, options: AnyMessage) -> None:
+def test_the_sandbox_of_containerd_runs(machine: Guest) -> None:
     specs = load("2.0.0")
     spec = specs["pause"]
     spec["mounts"] = [mount for mount in spec["mounts"] if "rbind" not in mount["options"]]
     spec["root"]["readonly"] = False
     script = "cat /proc/self/oom_score_adj"
-    assert run(machine, options, spec, script, specs["exec"]) == "-998\n"
+    assert run(machine, spec, script, specs["exec"]) == "-998\n"
