@@ -212,7 +212,7 @@ def _adapt(bundle: Bundle, id: str, urls: StdioUrls) -> None:
     """Make the specification on the share, and kernel parameters, fit the guest. Blocks."""
     # Not needed before the agent serves.
     from kuasar_agent.containers import spec
-    from kuasar_agent.sandbox import sysctls
+    from kuasar_agent.linux import sysctls
 
     parameters = spec.adapt_container(bundle.spec, terminal=urls.terminal, id=id)
     if parameters is not None:

@@ -20,11 +20,10 @@ from typing import NamedTuple
 from kuasar_agent.blocking import in_own_thread, off_hub
 from kuasar_agent.directories import NAMESPACES
 from kuasar_agent.errors import FailedPrecondition, explained
-from kuasar_agent.linux import syscalls
+from kuasar_agent.linux import syscalls, sysctls
 from kuasar_agent.linux.mount import MS_BIND, mounts, unmount
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Child, Reaper
-from kuasar_agent.sandbox import sysctls
 
 log = get_logger(__name__)
 

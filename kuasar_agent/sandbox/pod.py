@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from gevent.lock import BoundedSemaphore
 
 from kuasar_agent.blocking import off_hub
+from kuasar_agent.linux import sysctls
 from kuasar_agent.linux.files import read_text
 from kuasar_agent.log import get_logger
-from kuasar_agent.sandbox import sysctls
 from kuasar_agent.sandbox.interfaces import Interface
 from kuasar_agent.sandbox.namespaces import PodNamespaces
 from kuasar_agent.sandbox.network import Network
