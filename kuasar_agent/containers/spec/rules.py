@@ -1,7 +1,7 @@
 """The rules, in the order in which they are applied.
 
 To add one: write its function beside those of its kind, add it here, add its row to docs/pods.md,
-and a case to tests/unit/test_spec.py.
+and cases to tests/support/spec_cases.py.
 """
 
 from __future__ import annotations
