@@ -21,6 +21,8 @@ from kuasar_agent.stdio.urls import StdioUrls
 log = get_logger(__name__)
 
 _ALREADY_GONE = ("not running", "already finished", "no such process")
+_NO_CONTAINER = ("does not exist", "/status`: no such file")
+"""runc's words, and crun's when a deletion removes its record meanwhile."""
 
 
 class RuntimeOptions(NamedTuple):
@@ -85,7 +87,7 @@ class InitProcess(Process):
             text = error.text.lower()
             if any(words in text for words in _ALREADY_GONE):
                 raise NotFound("process already finished") from None  # contract: containerd
-            if "does not exist" in text:
+            if any(words in text for words in _NO_CONTAINER):
                 raise NotFound("no such container") from None  # contract: containerd
             raise
         if number == signal.SIGKILL and self.status is Status.PAUSED:

@@ -104,7 +104,7 @@ class Output(_Stream[ReadEnd, Sink]):
         return passed and self.transport.taken and quiet >= MOMENT
 
     def close(self) -> None:
-        """Stop copying; bytes that are still in the pipe are kept if the transport can."""
+        """Stop copying; the bytes in the pipe are kept if the transport can."""
         if self.copier is not None:
             self.copier.kill()
         if not self._pipe.closed:

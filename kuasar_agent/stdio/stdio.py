@@ -27,11 +27,11 @@ _LONGEST_PAUSE = 0.02
 
 
 class Stdio:
-    """Owns every descriptor it makes; `close` may be called at any time, more than once."""
+    """The streams of one process; it owns every descriptor that it makes."""
 
     def __init__(self, drain_grace: float = 0.0) -> None:
         self.child_fds: list[int] = []
-        """What the process gets as 0, 1 and 2, until `start`."""
+        """The descriptors that become 0, 1 and 2 of the process, until `start`."""
         self._drain_grace = drain_grace
         self._console: ConsoleSocket | None = None
         self._sink: Sink | None = None
@@ -48,8 +48,8 @@ class Stdio:
     def open(cls, urls: StdioUrls, ports: Transports, owner: tuple[int, int] = (0, 0)) -> Stdio:
         """Open pipes and transports for the URLs; the process's pipe ends belong to `owner`.
 
-        May wait for a virtio-serial port. Raises what the transports raise; nothing stays open
-        then.
+        Raises: the errors of `Transports.sink` and `source`; nothing stays open then.
+        Blocks: the greenlet, while a virtio-serial port is waited for.
         """
         stdio = cls(ports.drain_grace)
         try:
@@ -71,9 +71,11 @@ class Stdio:
 
     @traced("stdio start")
     def start(self) -> None:
-        """The process has its ends: close ours of them and begin to copy.
+        """Close our copies of the process's ends and begin to copy.
 
-        Raises Unknown or DeadlineExceeded when the runtime has sent no terminal.
+        Raises:
+            Unknown, DeadlineExceeded: the runtime has sent no terminal.
+        Blocks: the greenlet, while the terminal is waited for.
         """
         self._close_child_fds()
         if self._console is not None:
@@ -87,7 +89,7 @@ class Stdio:
             self._console.resize(width, height)
 
     def close_stdin(self) -> None:
-        """Give the process the end of its input, after what the host has sent already."""
+        """Give the process the end of its input, after the bytes that the host has sent."""
         if self._input is not None:
             self._input.finish()
 
@@ -127,8 +129,10 @@ class Stdio:
         return [output for output in self._outputs if not output.is_taken(silence.seconds)]
 
     def close(self) -> None:
-        """Give every descriptor back; output that was not delivered is dropped, except in a
-        channel, which keeps it for a while."""
+        """Give every descriptor back; may be called at any time, more than once.
+
+        Output that was not delivered is dropped, except in a channel, which keeps it for a while.
+        """
         self._close_child_fds()
         for stream in self._streams():
             stream.close()

@@ -1,4 +1,4 @@
-"""Where a stream of a process goes; each stream chooses its transport from its own URL.
+"""The transports of a process's streams; each stream has the one that its own URL names.
 
 (empty)                              nowhere
 vsock://x:PORT, hvsock://x:PORT      the agent listens, the host connects (`vsock_ports`)
@@ -31,7 +31,7 @@ _PORT = re.compile(r".*:([0-9]{1,10})", re.DOTALL)
 
 
 class Transports:
-    """Opens the transports that a URL can name."""
+    """The means of the guest to open the transport that a URL names."""
 
     def __init__(
         self,
@@ -86,14 +86,14 @@ class Transports:
 
 
 def names_serial_port(url: str) -> bool:
-    """Whether a URL is the name of a virtio-serial port."""
+    """Return whether a URL is the name of a virtio-serial port."""
     return bool(url) and "://" not in url and not url.startswith("/")
 
 
 def channel_id(url: str) -> str | None:
-    """The stream's id in a URL of the Streaming service, None for any other kind of URL.
+    """Return the stream's id in a URL of the Streaming service, None for any other kind of URL.
 
-    Raises InvalidArgument when there should be one.
+    Raises: InvalidArgument when such a URL has no id.
     """
     place, separator, query = url.partition("?")
     if "://" not in place:
@@ -106,12 +106,16 @@ def channel_id(url: str) -> str | None:
 
             return unquote(value)
     if separator or place.startswith("ttrpc+"):
+        # contract: vmm-task
         raise InvalidArgument(f"streaming url invalid, no id: {url!r}")
     return None
 
 
 def vsock_port(url: str) -> int:
-    """The port of `vsock://<any>:<port>` or `hvsock://<any>:<port>`; raises InvalidArgument."""
+    """Return the port of `vsock://<any>:<port>` or `hvsock://<any>:<port>`.
+
+    Raises: InvalidArgument for any other URL.
+    """
     place = _VSOCK.match(url)
     if place is None:
         raise InvalidArgument(f"no transport for stdio {url!r}")

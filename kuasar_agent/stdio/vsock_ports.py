@@ -1,9 +1,9 @@
 """Streams over a port on which the agent listens and the host connects.
 
-One connection at a time has the stream; others wait in the backlog. A peer that goes makes room
-for the next: what the kernel had taken for it is its, the rest goes to its successor. No kernel
-says how much of that was read: SIOCOUTQ counts memory on a unix socket, on vsock (since Linux 6.11)
-what the host's device has not fetched, and nothing after a hang-up on either.
+One connection at a time has the stream; others wait in the backlog. When a peer goes, the bytes
+that the kernel had taken for it are lost with it, the rest goes to its successor. No kernel says
+how many of them were read: SIOCOUTQ counts memory on a unix socket, on vsock (since Linux 6.11)
+the bytes that the host's device has not fetched, and nothing after a hang-up on either.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Admit = Callable[[Any], bool]
 
 
 class _Acceptor:
-    """Hands out one admitted connection at a time."""
+    """A listening socket and the one admitted connection that has the stream."""
 
     def __init__(self, listener: socket, admit: Admit) -> None:
         self._listener = listener
@@ -47,7 +47,11 @@ class _Acceptor:
         self.peer: socket | None = None
 
     def connection(self) -> socket:
-        """The current peer, else the next one to call. Raises OSError after `close`."""
+        """Return the current peer, else wait for the next one.
+
+        Raises: OSError after `close`.
+        Blocks: the greenlet.
+        """
         while self.peer is None:
             peer, address = self._listener.accept()
             if self._admit(address):
@@ -71,7 +75,7 @@ class _Acceptor:
             return 0
 
     def drop(self) -> None:
-        """The current peer is gone; the next one to call takes over."""
+        """Close the current peer's connection and let the next one take over."""
         if self.peer is not None:
             self.peer.close()
             self.peer = None
@@ -129,10 +133,10 @@ class ListenerSink(Sink):
 
 
 class ListenerSource:
-    """Input ends when a peer closes its sending side, or hangs up after it had sent something.
+    """A port of the guest to which the host writes input.
 
-    One that goes without a word was probing whether the port is open; after a reset the next one
-    goes on.
+    Input ends when a peer closes its sending side, or hangs up after it had sent something. A peer
+    that hangs up before probed whether the port is open; after a reset the next one goes on.
     """
 
     def __init__(self, listener: socket, admit: Admit) -> None:
@@ -162,7 +166,10 @@ class ListenerSource:
 
 
 def _leaves(peer: socket) -> bool:
-    """Whether a peer whose sending side is closed closes the other one, too, within `PROBE`."""
+    """Return whether a peer closes its receiving side, too, within `PROBE`.
+
+    Blocks: the greenlet.
+    """
     deadline = time.monotonic() + PROBE
     while not _gone(peer):
         if time.monotonic() >= deadline:
@@ -172,7 +179,7 @@ def _leaves(peer: socket) -> bool:
 
 
 def _gone(peer: socket) -> bool:
-    """Whether the peer closed both directions, rather than only its sending one.
+    """Return whether the peer closed both directions, rather than only its sending one.
 
     A unix socket hangs up then. On vsock poll(2) shows no difference, but even an empty write
     fails (vsock_connectible_sendmsg, Linux net/vmw_vsock/af_vsock.c).

@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import click
 from gevent.pool import Pool
 
 from tests.bench.table import show
@@ -31,6 +32,8 @@ def main() -> None:
     for version in VERSIONS:
         build(version)
         for place in PLACES:
+            kind = f"{place}, ttrpc {version}"
+            click.echo(f"{CONTAINERS} containers: {kind}", err=True)
             with (
                 tempfile.TemporaryDirectory() as directory,
                 running_agent(Path(directory), "crun") as agent,
@@ -39,7 +42,6 @@ def main() -> None:
                 began = time.monotonic()
                 lost, damaged = _lose(agent, host, place)
                 seconds = time.monotonic() - began
-            kind = f"{place}, ttrpc {version}"
             rows.append([kind, str(CONTAINERS), str(lost), str(damaged), seconds])
     title = f"Containers that write {SIZE >> 20} MiB and exit, {AT_ONCE} at once"
     show(title, ("", "containers", "bytes lost", "wrong hashes", "seconds"), rows)

@@ -169,7 +169,7 @@ def test_a_reader_that_is_stuck_keeps_what_its_socket_holds_and_no_more(agent: A
     stuck = open_stream(stuck_client, "s-stdout")
     grant(stuck, 1 << 30)
     id = agent.run("cat", "/out", stdout=url("s-stdout"))
-    # Nobody takes its messages: reading from its socket pauses.
+    # The reader takes no message: reading from its socket pauses.
     agent.check()
     second = gevent.spawn(receive, open_stream(agent.client, "s-stdout"))
     chunks: list[bytes | None] = []
@@ -181,7 +181,7 @@ def test_a_reader_that_is_stuck_keeps_what_its_socket_holds_and_no_more(agent: A
     agent.delete(id)
 
 
-def test_a_stuck_reader_holds_up_nobody_else(agent: Agent) -> None:
+def test_a_stuck_reader_holds_up_no_other(agent: Agent) -> None:
     put(agent, "out", 4 << 20)
     stuck = open_stream(agent.client, "stuck-stdout")
     grant(stuck, 1)
@@ -213,7 +213,7 @@ def test_input_arrives_byte_for_byte_and_ends_with_the_half_close(agent: Agent) 
     agent.delete(id)
 
 
-def test_no_more_than_the_window_is_granted_while_nobody_reads(agent: Agent) -> None:
+def test_no_more_than_the_window_is_granted_while_no_process_reads(agent: Agent) -> None:
     stream = open_stream(agent.client, "s-stdin")
     assert next_grant(stream) == 32 * 1024
     stream.send(pack(Data(data=b"x" * 32 * 1024)))

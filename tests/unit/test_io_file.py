@@ -45,7 +45,7 @@ def test_a_file_that_is_missing_or_no_json_does_not_count(tmp_path: Path) -> Non
     ("by_request", "by_file", "by_spec"),
     [(True, False, False), (False, True, False), (False, False, True), (False, False, False)],
 )
-def test_a_terminal_is_one_that_anybody_asks_for(
+def test_a_terminal_is_asked_for_by_request_file_or_spec(
     by_request: bool, by_file: bool, by_spec: bool
 ) -> None:
     file = StdioUrls("", "chardev7", "", by_file)
