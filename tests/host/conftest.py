@@ -61,6 +61,14 @@ def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str],
 
 
 @pytest.fixture
+def module_agent(agents: Callable[[str], Agent], runtime: str) -> Iterator[Agent]:
+    """The module's agent for `runtime`; nothing may be left of its containers after each test."""
+    agent = agents(runtime)
+    yield agent
+    agent.assert_clean()
+
+
+@pytest.fixture
 def enter_own_cgroup(tmp_path: Path) -> Iterator[Callable[[], None]]:
     """Called in a child process: moves it to a v2 cgroup that it sees as the root from then on."""
     top = tmp_path / "cgroup2"

@@ -6,7 +6,6 @@ The fixture checks the last two after every test.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -40,11 +39,8 @@ CALLS = {
 
 
 @pytest.fixture
-def agent(agents: Callable[[str], Agent], runtime: str) -> Iterator[Agent]:
-    """One agent for the whole module: each test leaves it as it was."""
-    agent = agents(runtime)
-    yield agent
-    agent.assert_clean()
+def agent(module_agent: Agent) -> Agent:
+    return module_agent
 
 
 def refusals(agent: Agent, id: str) -> dict[str, int]:

@@ -23,6 +23,11 @@ from tests.support.waiting import eventually
 KILLED = 128 + signal.SIGKILL
 
 
+@pytest.fixture
+def agent(module_agent: Agent) -> Agent:
+    return module_agent
+
+
 @pytest.fixture(params=["crun", "runc"])
 def runtime(request: pytest.FixtureRequest) -> str:
     return str(request.param)
