@@ -14,17 +14,9 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from kuasar_agent.errors import InvalidArgument, NotFound, Unknown
+from kuasar_agent.stdio.urls import StdioUrls
 
 STORAGES_ANNOTATION = "io.kuasar.storages"
-
-
-class StdioUrls(NamedTuple):
-    """Where the three streams of a process go; an empty string is /dev/null."""
-
-    stdin: str = ""
-    stdout: str = ""
-    stderr: str = ""
-    terminal: bool = False
 
 
 class Bundle(NamedTuple):
@@ -138,7 +130,7 @@ def _load_storages(path: str, spec: dict[str, Any]) -> list[dict[str, Any]]:
     if text is None:
         storages = _read_json(path)
     else:
-        storages = _parse(text, f"annotation {STORAGES_ANNOTATION}")
+        storages = parse_json(text, f"annotation {STORAGES_ANNOTATION}")
     if not isinstance(storages, list) or not all(isinstance(s, dict) for s in storages):
         raise InvalidArgument(f"storages in {os.path.dirname(path)}: not an array of objects")
     return storages
@@ -152,10 +144,11 @@ def _read_json(path: str) -> Any:
         raise NotFound(f"failed to open file {path}: {error.strerror}") from None
     except IsADirectoryError as error:
         raise InvalidArgument(f"failed to read file {path}: {error.strerror}") from None
-    return _parse(text, path)
+    return parse_json(text, path)
 
 
-def _parse(text: str | bytes, what: str) -> Any:
+def parse_json(text: str | bytes, what: str) -> Any:
+    """Decode JSON. Raises InvalidArgument, which begins with `what`."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 
 from kuasar_agent.blocking import off_hub
-from kuasar_agent.containers.bundle import Bundle, StdioUrls
+from kuasar_agent.containers.bundle import Bundle
 from kuasar_agent.containers.checkpoint import Checkpoint
 from kuasar_agent.containers.exec_process import ExecProcess
 from kuasar_agent.containers.ids import check_exec_id
@@ -24,6 +24,7 @@ from kuasar_agent.errors import (
     Unimplemented,
 )
 from kuasar_agent.log import get_logger
+from kuasar_agent.stdio.urls import StdioUrls
 
 if TYPE_CHECKING:
     from kuasar_agent.resources.container_cgroup import ContainerCgroup
@@ -166,10 +167,13 @@ class Container:
     def pids(self) -> dict[int, str]:
         """Return the pids in the cgroup, each with the id of its exec, or "".
 
-        The runtime's `ps` reads the same files, at the price of a process.
+        The runtime's `ps` reads the same files, at the price of a process. The pid of the init
+        process is one of them even after its end: containerd, when it starts, deletes a task
+        that has none and loses its exit (core/runtime/v2/shim_load.go).
         """
         execs = {exec.pid: exec.id for exec in self._execs.values()}
-        return {pid: execs.get(pid, "") for pid in self.cgroup.processes()}
+        pids = [self.init.pid, *self.cgroup.processes()]
+        return {pid: execs.get(pid, "") for pid in pids}
 
     def delete_exec(self, exec_id: str) -> Process:
         """Kill an exec if it runs, and forget it.
@@ -209,6 +213,9 @@ class Container:
         deadline = time.monotonic() + KILLED_WITHIN
         while running := [exec for exec in self._execs.values() if exec.is_alive]:
             if running[0].wait_for(_KILL_AGAIN) is not None:
+                continue
+            if all(exec.has_ended for exec in running):
+                # The host takes their output.
                 continue
             if time.monotonic() >= deadline:
                 log.error("execs outlive their container", id=self.id, count=len(running))

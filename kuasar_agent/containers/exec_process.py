@@ -13,12 +13,13 @@ import gevent
 import gevent.lock
 
 from kuasar_agent.blocking import off_hub
-from kuasar_agent.containers.bundle import StdioUrls, load_stdio
+from kuasar_agent.containers.bundle import load_stdio, parse_json
 from kuasar_agent.containers.process import KILLED_WITHIN, ContainerContext, Process, Status
 from kuasar_agent.errors import FailedPrecondition, InvalidArgument, NotFound
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Child, Exit
 from kuasar_agent.stdio.stdio import Stdio
+from kuasar_agent.stdio.urls import StdioUrls
 
 log = get_logger(__name__)
 
@@ -97,8 +98,11 @@ class ExecProcess(Process):
                 self._give_up()
             else:
                 self.child.signal(signal.SIGKILL)
-                if self.wait_for(KILLED_WITHIN) is None:
+                if self.child.wait_for(KILLED_WITHIN) is None:
                     log.error("exec does not end", id=self._context.id, exec=self.id)
+                else:
+                    # As long as the host takes output.
+                    self.wait()
             self._close_stdio()
             off_hub(_remove, self.pid_file)
             self._deleted = True
@@ -124,9 +128,9 @@ class ExecProcess(Process):
 
     def _follow(self, child: Child) -> None:
         exit = child.wait()
-        assert exit is not None
         # The OOM killer may have ended it.
         self._context.cgroup.report_kills()
+        self._settle()
         self._stop(exit)
         self._context.events.exited(self)
 
@@ -144,10 +148,7 @@ def parse_spec(text: bytes) -> dict[str, Any]:
     """
     if not text:
         raise InvalidArgument("no spec in request")
-    try:
-        spec = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"exec spec: not valid JSON: {error}") from None
+    spec = parse_json(text, "exec spec")
     if not isinstance(spec, dict):
         raise InvalidArgument("exec spec: not a JSON object")
     return spec

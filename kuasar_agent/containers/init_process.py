@@ -9,7 +9,6 @@ from typing import NamedTuple
 import gevent
 import gevent.event
 
-from kuasar_agent.containers.bundle import StdioUrls
 from kuasar_agent.containers.create_cleanup import CreateCleanup
 from kuasar_agent.containers.process import KILLED_WITHIN, ContainerContext, Process, Status
 from kuasar_agent.containers.runtime import RuntimeFailed
@@ -17,10 +16,13 @@ from kuasar_agent.errors import AgentError, NotFound
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Child
 from kuasar_agent.stdio.stdio import Stdio
+from kuasar_agent.stdio.urls import StdioUrls
 
 log = get_logger(__name__)
 
 _ALREADY_GONE = ("not running", "already finished", "no such process")
+_NO_CONTAINER = ("does not exist", "/status`: no such file")
+"""runc's words, and crun's when a deletion removes its record meanwhile."""
 
 
 class RuntimeOptions(NamedTuple):
@@ -85,7 +87,7 @@ class InitProcess(Process):
             text = error.text.lower()
             if any(words in text for words in _ALREADY_GONE):
                 raise NotFound("process already finished") from None  # contract: containerd
-            if "does not exist" in text:
+            if any(words in text for words in _NO_CONTAINER):
                 raise NotFound("no such container") from None  # contract: containerd
             raise
         if number == signal.SIGKILL and self.status is Status.PAUSED:
@@ -100,8 +102,12 @@ class InitProcess(Process):
             self.kill_the_rest()
             self.thaw()
         self._context.runtime.delete(self.id)
-        if self.wait_for(KILLED_WITHIN) is None:
+        assert self.child is not None
+        if self.child.wait_for(KILLED_WITHIN) is None:
             log.error("container's process does not end", id=self.id, pid=self.pid)
+        else:
+            # As long as the host takes output.
+            self.wait()
         self._close_stdio()
 
     def kill_the_rest(self) -> None:
@@ -134,11 +140,13 @@ class InitProcess(Process):
     def _follow(self, child: Child) -> None:
         """Tell the exit once nothing of the container runs any more."""
         exit = child.wait()
-        assert exit is not None
         if self._context.bundle.shares_pids:
             self.kill_the_rest()
+        # Concurrently with the outputs of the execs: each may wait for its reader.
+        settling = gevent.spawn(self._settle)
         self._end_execs()
         self._context.cgroup.report_kills()
+        settling.join()
         self._stop(exit)
         log.info("container exited", id=self.id, pid=exit.pid, status=exit.status)
         self._start_told.wait()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import gevent.lock
 
 from kuasar_agent.blocking import off_hub
-from kuasar_agent.containers.bundle import Bundle, StdioUrls, load_bundle, write_spec
+from kuasar_agent.containers.bundle import Bundle, load_bundle, write_spec
 from kuasar_agent.containers.container import Container
 from kuasar_agent.containers.ids import check_id
 from kuasar_agent.containers.init_process import RuntimeOptions
@@ -22,9 +22,10 @@ from kuasar_agent.events import Publish
 from kuasar_agent.linux.mount import mounts
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Reaper
-from kuasar_agent.sandbox.storage import Storages
 from kuasar_agent.stdio.stdio import Stdio
 from kuasar_agent.stdio.transports import Transports, names_serial_port
+from kuasar_agent.stdio.urls import StdioUrls
+from kuasar_agent.storage.storages import Storages
 
 if TYPE_CHECKING:
     from kuasar_agent.resources.oom import OomWatcher
@@ -211,7 +212,7 @@ def _adapt(bundle: Bundle, id: str, urls: StdioUrls) -> None:
     """Make the specification on the share, and kernel parameters, fit the guest. Blocks."""
     # Not needed before the agent serves.
     from kuasar_agent.containers import spec
-    from kuasar_agent.sandbox import sysctls
+    from kuasar_agent.linux import sysctls
 
     parameters = spec.adapt_container(bundle.spec, terminal=urls.terminal, id=id)
     if parameters is not None:

@@ -14,6 +14,8 @@ Order of what callers and event readers are told:
 * An OOM kill comes before the exit that it caused.
 * The exit of the init process is the last exit of its container: execs that still run are ended
   and told first (`Container.end_execs`).
+* Output comes before the exit: the host has taken all that was in the pipes when the process
+  ended, or has taken nothing for the drain grace (`Stdio.settle`).
 * State shows STOPPED, and Wait answers, before the exit event is published.
 """
 
@@ -27,13 +29,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import gevent.event
 
-from kuasar_agent.containers.bundle import Bundle, StdioUrls
+from kuasar_agent.containers.bundle import Bundle
 from kuasar_agent.containers.runtime import OCIRuntime
 from kuasar_agent.containers.shared_lock import SharedLock
 from kuasar_agent.errors import FailedPrecondition, InvalidArgument
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Child, Exit
 from kuasar_agent.stdio.stdio import Stdio
+from kuasar_agent.stdio.urls import StdioUrls
 
 if TYPE_CHECKING:
     from kuasar_agent.containers.task_events import TaskEvents
@@ -105,6 +108,11 @@ class Process(ABC):
     def is_alive(self) -> bool:
         """Whether a process exists, or may exist soon, whose exit has not been told."""
         return self.stdio is not None and self.exit is None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the kernel has reported the end, of which callers may not know yet."""
+        return self.child is not None and self.child.exit is not None
 
     @abstractmethod
     def create(self) -> None:
@@ -212,6 +220,11 @@ class Process(ABC):
             stdio.close()
             raise
 
+    def _settle(self) -> None:
+        """Let the host take the output of a process that has ended. Blocks: the greenlet."""
+        if self.stdio is not None and not self.stdio.settle():
+            log.info("the exit is told before the output is taken", id=self.id)
+
     def _stop(self, exit: Exit) -> None:
         """Record how the process ended and wake every caller that waits."""
         self.move(Status.STOPPED)
@@ -219,8 +232,8 @@ class Process(ABC):
         self._stopped.set()
 
     def _close_stdio(self) -> None:
-        """Deliver output for the drain grace, then release the streams."""
+        """Deliver the output unless the grace has passed, then release the streams."""
         if self.stdio is not None:
-            if not self.stdio.drain():
+            if not self.stdio.settle():
                 log.warning("output dropped: no reader took it in time", id=self.id)
             self.stdio.close()

@@ -24,7 +24,14 @@ from kuasar_agent.linux.cgroup_files import (
     parse_number,
 )
 from kuasar_agent.log import get_logger
-from kuasar_agent.resources.limits_spec import UNLIMITED, BlockIO, Cpu, Memory, Resources
+from kuasar_agent.resources.limits_spec import (
+    SWAP_BELOW_LIMIT,
+    UNLIMITED,
+    BlockIO,
+    Cpu,
+    Memory,
+    Resources,
+)
 
 log = get_logger(__name__)
 
@@ -180,7 +187,7 @@ def _swap_v2(memory: Memory, current: Current) -> int | None:
         return UNLIMITED
     limit = current.memory_limit if memory.limit is None else memory.limit
     if not 0 < limit <= memory.swap:
-        raise InvalidArgument("memory.swap is memory and swap together, and less than memory.limit")
+        raise InvalidArgument(SWAP_BELOW_LIMIT)
     return memory.swap - limit
 
 

@@ -172,6 +172,9 @@ class _Section:
         return f"{self.name}.{key}" if self.name else key
 
 
+SWAP_BELOW_LIMIT = "memory.swap is memory and swap together, and less than memory.limit"
+
+
 def _memory(section: _Section) -> Memory:
     memory = Memory(
         limit=section.limit("limit"),
@@ -183,7 +186,7 @@ def _memory(section: _Section) -> Memory:
     )
     limit, swap = memory.limit, memory.swap
     if limit and swap and swap != UNLIMITED and not 0 < limit <= swap:
-        raise ValueError("memory.swap is memory and swap together, and less than memory.limit")
+        raise ValueError(SWAP_BELOW_LIMIT)
     return memory
 
 

@@ -29,7 +29,7 @@ _LFLAG, _CC = 3, 6
 
 
 class ConsoleSocket:
-    """A socket that waits for a terminal, then the terminal."""
+    """A socket that receives a terminal, and then the terminal."""
 
     def __init__(self, run: str = RUN) -> None:
         self._directory = f"{run}/pty{os.urandom(16).hex()}"
@@ -42,8 +42,17 @@ class ConsoleSocket:
         self._listener.listen(1)
         self._receiver = gevent.spawn(self._receive)
 
+    def descriptors(self) -> list[int]:
+        return [] if self.master is None else [self.master]
+
     def wait(self, within: float = HAND_OVER) -> int:
-        """The master, which stays the console's. Raises DeadlineExceeded and Unknown."""
+        """Return the terminal's master, which this object owns.
+
+        Raises:
+            DeadlineExceeded: the runtime has sent none `within` seconds.
+            Unknown: it has sent something else.
+        Blocks: the greenlet.
+        """
         self._receiver.join(within)
         if not self._receiver.ready():
             raise DeadlineExceeded(f"the runtime sent no terminal within {within:.0f} s")
@@ -55,7 +64,7 @@ class ConsoleSocket:
         return self.master
 
     def resize(self, width: int, height: int) -> None:
-        """Set the size in characters, now or as soon as there is a terminal."""
+        """Set the size in characters, now or when the terminal has come."""
         self._size = width, height
         if self.master is not None:
             size = struct.pack("HHHH", height & 0xFFFF, width & 0xFFFF, 0, 0)
@@ -71,7 +80,7 @@ class ConsoleSocket:
             self.master = None
 
     def _receive(self) -> Exception | None:
-        """Returns what went wrong: whoever waits reports it."""
+        """Receive the terminal and return the error, if any, for `wait` to report."""
         try:
             peer, _ = self._listener.accept()
             with peer:
@@ -99,9 +108,9 @@ class ConsoleSocket:
 
 
 def end_of_file(master: int, *, in_line: bool) -> bytes:
-    """What to type for the end of input: nothing in raw mode, where no character means it.
+    """Return the characters that mean the end of input: none in raw mode, which has none.
 
-    Within a line the first one only hands over what was typed.
+    Within a line the first one only hands over the characters that were typed (termios(3), VEOF).
     """
     try:
         attributes = termios.tcgetattr(master)
@@ -114,7 +123,7 @@ def end_of_file(master: int, *, in_line: bool) -> bytes:
 
 
 def _descriptors(control: list[tuple[int, int, bytes]]) -> list[int]:
-    """Raises ValueError when there is none."""
+    """Return the descriptors of a message. Raises: ValueError when there is none."""
     fds = array.array("i")
     for level, kind, data in control:
         if (level, kind) == (SOL_SOCKET, SCM_RIGHTS):

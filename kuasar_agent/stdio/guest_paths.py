@@ -8,10 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import struct
 from collections.abc import Callable
-from fcntl import ioctl
-from termios import FIONREAD
 from threading import Lock
 from time import monotonic
 from typing import Any, TypeVar
@@ -30,6 +27,7 @@ from kuasar_agent.linux.files import read_text
 from kuasar_agent.log import get_logger
 from kuasar_agent.stdio.descriptors import ReadEnd, WriteEnd, hung_up
 from kuasar_agent.stdio.pipes import grow_pipe
+from kuasar_agent.stdio.sink import Sink, Source
 
 log = get_logger(__name__)
 
@@ -37,14 +35,15 @@ T = TypeVar("T")
 
 CHUNK = 64 * 1024
 
-# There is no event for what these wait for: a FIFO's reader, a host that connects.
+# Linux has no event for these: a reader opens a FIFO, a host connects to a port.
 _PAUSE = 0.02
 
 
 def find_serial_port(name: str, devices: Devices, within: float) -> str:
-    """The device of the virtio-serial port called `name`, which may appear `within` seconds.
+    """Return the device of the virtio-serial port called `name`, which may appear late.
 
-    Raises Unknown, in the words that hosts know, when it does not.
+    Raises: Unknown when it is not there `within` seconds.
+    Blocks: the greenlet.
     """
 
     def find() -> str | None:
@@ -56,6 +55,7 @@ def find_serial_port(name: str, devices: Devices, within: float) -> str:
     try:
         return devices.wait_until(find, f"virtio-serial port {name}", monotonic() + within)
     except DeadlineExceeded:
+        # contract: vmm-task
         raise Unknown(f"failed to get serial dev of name {name}") from None
 
 
@@ -67,8 +67,13 @@ def _name_of_port(device: Device, sysfs: str) -> str | None:
         return None
 
 
-def open_sink(path: str) -> FifoSink | DeviceSink | FileSink:
-    """Raises FailedPrecondition when somebody has the device, else InvalidArgument."""
+def open_sink(path: str) -> Sink:
+    """Open the far end of an output stream.
+
+    Raises:
+        FailedPrecondition: another program has the device open.
+        InvalidArgument: the path cannot be opened otherwise.
+    """
     mode = _mode(path)
     if stat.S_ISFIFO(mode):
         return FifoSink(path)
@@ -77,8 +82,8 @@ def open_sink(path: str) -> FifoSink | DeviceSink | FileSink:
     return FileSink(_open(path, os.O_WRONLY | os.O_APPEND))
 
 
-def open_source(path: str) -> FifoSource | DeviceSource | FileSource:
-    """Raises as `open_sink` does."""
+def open_source(path: str) -> Source:
+    """Open the far end of an input stream. Raises: as `open_sink` does."""
     mode = _mode(path)
     if stat.S_ISFIFO(mode):
         return FifoSource(_open(path, os.O_RDONLY | os.O_NONBLOCK))
@@ -87,49 +92,59 @@ def open_source(path: str) -> FifoSource | DeviceSource | FileSource:
     return FileSource(_open(path, os.O_RDONLY))
 
 
-class FifoSink:
-    """Waits for a reader, and for the next one when it goes; bytes in the FIFO are not lost."""
+class FifoSink(Sink):
+    """A FIFO; it waits for a reader, and for the next one when that goes."""
 
     def __init__(self, path: str) -> None:
         self._path = path
         self._target: WriteEnd | None = None
+        self._written = 0
+
+    @property
+    def taken(self) -> bool:
+        return self._unread() == 0
+
+    @property
+    def progress(self) -> int:
+        return self._written - self._unread()
 
     def write(self, data: bytes) -> None:
         rest = memoryview(data)
         while rest:
             target = self._connect()
             try:
-                rest = rest[os.write(target.fd, rest) :]
+                written = os.write(target.fd, rest)
             except BlockingIOError:
                 target.wait()
             except BrokenPipeError:
                 # Until another reader opens the FIFO. Our end stays open and keeps its bytes.
                 gevent.sleep(_PAUSE)
+            else:
+                rest = rest[written:]
+                self._written += written
 
     def finish(self) -> None:
-        target = self._connect()
+        self._connect()
         # With the last end closed a FIFO forgets its bytes, and the reader that is there may go.
         pause = _PAUSE / 32
-        while _unread(target.fd):
+        while self._unread():
             gevent.sleep(pause)
             pause = min(2 * pause, _PAUSE)
         self.close()
 
-    def keep(self, data: bytes) -> bool:
-        return False
-
     def close(self) -> None:
         if self._target is not None:
-            self._target.forget()
-            os.close(self._target.fd)
+            self._target.close()
             self._target = None
 
+    def _unread(self) -> int:
+        return self._target.unread() if self._target is not None else 0
+
     def _connect(self) -> WriteEnd:
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
         while self._target is None:
             try:
-                self._target = WriteEnd(
-                    os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-                )
+                self._target = WriteEnd(os.open(self._path, flags))
             except OSError as error:
                 if error.errno != errno.ENXIO:
                     raise
@@ -140,7 +155,7 @@ class FifoSink:
 
 
 class FifoSource:
-    """Ends when the last writer goes; before the first one there is no end."""
+    """A FIFO; it ends when the last writer goes, but not before the first one has come."""
 
     def __init__(self, fd: int) -> None:
         self._input = ReadEnd(fd)
@@ -156,14 +171,11 @@ class FifoSource:
         self.close()
 
     def close(self) -> None:
-        if self._input.fd >= 0:
-            self._input.forget()
-            os.close(self._input.fd)
-            self._input.fd = -1
+        self._input.close()
 
 
-class DeviceSink:
-    """A virtio-serial port takes bytes while the host is connected; it waits for that."""
+class DeviceSink(Sink):
+    """A virtio-serial port or another device; a port takes bytes while the host is connected."""
 
     def __init__(self, fd: int) -> None:
         self._target = WriteEnd(fd)
@@ -174,18 +186,12 @@ class DeviceSink:
     def finish(self) -> None:
         self.close()
 
-    def keep(self, data: bytes) -> bool:
-        return False
-
     def close(self) -> None:
-        if self._target.fd >= 0:
-            self._target.forget()
-            os.close(self._target.fd)
-            self._target.fd = -1
+        self._target.close()
 
 
 class DeviceSource:
-    """Ends when the host disconnects after it had sent something."""
+    """A device; it ends when the host disconnects after it had sent something."""
 
     def __init__(self, fd: int) -> None:
         self._input = ReadEnd(fd)
@@ -203,20 +209,23 @@ class DeviceSource:
         self.close()
 
     def close(self) -> None:
-        if self._input.fd >= 0:
-            self._input.forget()
-            os.close(self._input.fd)
-            self._input.fd = -1
+        self._input.close()
 
 
 class _File:
-    """A regular file that threads work on. One that outlives its greenlet keeps the file open:
-    another file could have the number by then."""
+    """A regular file that threads work on.
+
+    A thread that outlives its greenlet keeps the file open: another file could have the number by
+    then.
+    """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._lock = Lock()
         self._in_use = self._closed = False
+
+    def descriptors(self) -> list[int]:
+        return [self._fd] if self._in_use or not self._closed else []
 
     def finish(self) -> None:
         self.close()
@@ -228,7 +237,10 @@ class _File:
             self._closed = True
 
     def _apply(self, function: Callable[..., T], *args: Any) -> T:
-        """In a thread: `function(fd, *args)`; raises what it raises, and ValueError once closed."""
+        """Return `function(fd, *args)`; to be called in a thread.
+
+        Raises: ValueError once closed, and the function's errors.
+        """
         with self._lock:
             if self._closed:
                 raise ValueError("the file is closed")
@@ -245,18 +257,15 @@ class _File:
                 os.close(self._fd)
 
 
-class FileSink(_File):
-    """Appends to a regular file, off the hub."""
+class FileSink(_File, Sink):
+    """A regular file that output is appended to, in threads."""
 
     def write(self, data: bytes) -> None:
         off_hub(self._apply, _write_all, data)
 
-    def keep(self, data: bytes) -> bool:
-        return False
-
 
 class FileSource(_File):
-    """Reads a regular file from its start, off the hub."""
+    """A regular file that input is read from, from its start, in threads."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
@@ -273,10 +282,6 @@ def _write_all(fd: int, data: bytes) -> None:
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
-
-
-def _unread(fd: int) -> int:
-    return int(struct.unpack("i", ioctl(fd, FIONREAD, bytes(4)))[0])
 
 
 def _mode(path: str) -> int:

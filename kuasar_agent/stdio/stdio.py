@@ -10,34 +10,46 @@ import os
 
 import gevent
 
-from kuasar_agent.containers.bundle import StdioUrls
 from kuasar_agent.spans import traced
 from kuasar_agent.stdio.console_socket import ConsoleSocket
 from kuasar_agent.stdio.copiers import Input, Output, TerminalInput
+from kuasar_agent.stdio.pacing import Silence
 from kuasar_agent.stdio.pipes import grow_pipe
-from kuasar_agent.stdio.transports import NullSink, Sink, Source, Transports
+from kuasar_agent.stdio.sink import Sink, Source
+from kuasar_agent.stdio.transports import Transports
+from kuasar_agent.stdio.urls import StdioUrls
+
+READER_FACTOR = 5
+"""The grace for a reader that is there and grants, in graces: containerd grants 64 KiB at a time,
+so one that is slow, or whose disk stalls, gives no sign for a while."""
+
+_LONGEST_PAUSE = 0.02
 
 
 class Stdio:
-    """Owns every descriptor it makes; `close` may be called at any time, more than once."""
+    """The streams of one process; it owns every descriptor that it makes."""
 
     def __init__(self, drain_grace: float = 0.0) -> None:
         self.child_fds: list[int] = []
-        """What the process gets as 0, 1 and 2, until `start`."""
+        """The descriptors that become 0, 1 and 2 of the process, until `start`."""
         self._drain_grace = drain_grace
         self._console: ConsoleSocket | None = None
         self._sink: Sink | None = None
         self._source: Source | None = None
         self._outputs: list[Output] = []
         self._input: Input | None = None
+        self._silence: Silence | None = None
+
+    def descriptors(self) -> list[int]:
+        return self.child_fds
 
     @classmethod
     @traced("stdio")
     def open(cls, urls: StdioUrls, ports: Transports, owner: tuple[int, int] = (0, 0)) -> Stdio:
         """Open pipes and transports for the URLs; the process's pipe ends belong to `owner`.
 
-        May wait for a virtio-serial port. Raises what the transports raise; nothing stays open
-        then.
+        Raises: the errors of `Transports.sink` and `source`; nothing stays open then.
+        Blocks: the greenlet, while a virtio-serial port is waited for.
         """
         stdio = cls(ports.drain_grace)
         try:
@@ -46,7 +58,7 @@ class Stdio:
             else:
                 stdio._open_input(urls.stdin, ports, owner)
                 for url in (urls.stdout, urls.stderr):
-                    stdio._open_output(url, ports, owner)
+                    stdio._open_output(url, ports, owner, prompt=bool(urls.stdin))
         except BaseException:
             stdio.close()
             raise
@@ -59,9 +71,11 @@ class Stdio:
 
     @traced("stdio start")
     def start(self) -> None:
-        """The process has its ends: close ours of them and begin to copy.
+        """Close our copies of the process's ends and begin to copy.
 
-        Raises Unknown or DeadlineExceeded when the runtime has sent no terminal.
+        Raises:
+            Unknown, DeadlineExceeded: the runtime has sent no terminal.
+        Blocks: the greenlet, while the terminal is waited for.
         """
         self._close_child_fds()
         if self._console is not None:
@@ -75,23 +89,50 @@ class Stdio:
             self._console.resize(width, height)
 
     def close_stdin(self) -> None:
-        """Give the process the end of its input, after what the host has sent already."""
+        """Give the process the end of its input, after the bytes that the host has sent."""
         if self._input is not None:
             self._input.finish()
 
-    @traced("stdio drain")
-    def drain(self, grace: float | None = None) -> bool:
-        """Wait until all output was delivered, at most `grace` seconds; False when some is left.
+    @traced("stdio settle")
+    def settle(self) -> bool:
+        """Wait until the host has taken the output that is there.
 
-        By default the grace is the one of the transports (`Transports.drain_grace`).
+        To be called between the process's end and any word of it to the host: containerd cancels
+        its readers as soon as it hears of the end. To be called again before `close`.
+
+        Output that comes later, from a process that outlives this one, is not waited for, nor is
+        a reader's arrival to see the end of no output. Returns False once nothing has been taken
+        for the grace, counted over all calls; the output stays for a later reader.
+
+        Blocks: the greenlet.
         """
-        copiers = [stream.copier for stream in self._outputs if stream.copier is not None]
-        gevent.joinall(copiers, timeout=self._drain_grace if grace is None else grace)
-        return all(copier.ready() for copier in copiers)
+        for output in self._outputs:
+            output.mark()
+        if self._silence is None:
+            self._silence = Silence()
+        pause = 0.001
+        while waiting := self._waiting(self._silence):
+            grace = self._drain_grace
+            if any(output.transport.slow_to_tell for output in waiting):
+                grace *= READER_FACTOR
+            if self._silence.seconds >= grace:
+                return False
+            # The end of the output is an event, all else is asked for.
+            copiers = [output.copier for output in waiting if output.copier is not None]
+            gevent.joinall(copiers, timeout=pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+        return True
+
+    def _waiting(self, silence: Silence) -> list[Output]:
+        """Return the outputs that are not taken."""
+        silence.look(sum(output.progress for output in self._outputs))
+        return [output for output in self._outputs if not output.is_taken(silence.seconds)]
 
     def close(self) -> None:
-        """Give every descriptor back; output that was not delivered is dropped, except in a
-        channel, which keeps it for a while."""
+        """Give every descriptor back; may be called at any time, more than once.
+
+        Output that was not delivered is dropped, except in a channel, which keeps it for a while.
+        """
         self._close_child_fds()
         for stream in self._streams():
             stream.close()
@@ -106,7 +147,7 @@ class Stdio:
         return [*self._outputs, *([self._input] if self._input else [])]
 
     def _open_terminal(self, urls: StdioUrls, ports: Transports) -> None:
-        self._sink = ports.sink(urls.stdout) if urls.stdout else NullSink()
+        self._sink = ports.sink(urls.stdout, prompt=bool(urls.stdin)) if urls.stdout else Sink()
         self._source = ports.source(urls.stdin) if urls.stdin else None
         self._console = ConsoleSocket()
         # The runtime's own; the container does not get them.
@@ -132,11 +173,13 @@ class Stdio:
         self.child_fds.append(theirs)
         os.fchown(theirs, *owner)
 
-    def _open_output(self, url: str, ports: Transports, owner: tuple[int, int]) -> None:
+    def _open_output(
+        self, url: str, ports: Transports, owner: tuple[int, int], *, prompt: bool
+    ) -> None:
         if not url:
             self.child_fds.append(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC))
             return
-        sink = ports.sink(url)
+        sink = ports.sink(url, prompt=prompt)
         ours, theirs = os.pipe()
         grow_pipe(ours)
         self._outputs.append(Output(ours, sink))

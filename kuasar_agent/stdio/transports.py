@@ -1,18 +1,15 @@
-"""Where a stream of a process goes; each stream chooses its transport from its own URL.
+"""The transports of a process's streams; each stream has the one that its own URL names.
 
-    (empty)                              nowhere
-    vsock://x:PORT, hvsock://x:PORT      the agent listens, the host connects (`listeners`)
-    …?streaming_id=ID, …?id=ID           a channel of the Streaming service (`channels`)
-    /path                                a FIFO, a device or a file (`paths`)
-    anything else                        a virtio-serial port of that name (`paths`)
-
-A `Sink` takes a process's output, a `Source` gives it input.
+(empty)                              nowhere
+vsock://x:PORT, hvsock://x:PORT      the agent listens, the host connects (`vsock_ports`)
+…?streaming_id=ID, …?id=ID           a channel of the Streaming service (`channels`)
+/path                                a FIFO, a device or a file (`guest_paths`)
+anything else                        a virtio-serial port of that name (`guest_paths`)
 """
 
 from __future__ import annotations
 
 import re
-from typing import Protocol
 
 from gevent.socket import socket
 
@@ -20,10 +17,11 @@ from kuasar_agent.devices import Devices
 from kuasar_agent.errors import FailedPrecondition, InvalidArgument
 from kuasar_agent.stdio import guest_paths
 from kuasar_agent.stdio.channels import Channels, ChannelSink, ChannelSource
+from kuasar_agent.stdio.sink import Sink, Source
 from kuasar_agent.stdio.vsock_ports import Admit, Listen, ListenerSink, ListenerSource
 
 DRAIN_GRACE = 2.0
-"""Seconds for which a deletion waits for output: a grandchild may hold a pipe open for ever."""
+"""Seconds for which the end of a process is not told while its output is not taken."""
 
 PORT_WAIT = 10.0
 """Seconds for a virtio-serial port that the host has just plugged."""
@@ -32,53 +30,8 @@ _VSOCK = re.compile(r"h?vsock://(?!\[)([^?#]*)", re.IGNORECASE)
 _PORT = re.compile(r".*:([0-9]{1,10})", re.DOTALL)
 
 
-class Sink(Protocol):
-    """The far end of an output stream."""
-
-    def write(self, data: bytes) -> None:
-        """Deliver `data`; returns when the transport took all of it, however long that takes."""
-
-    def finish(self) -> None:
-        """No more will be written; returns when the end can be seen on the other side."""
-
-    def keep(self, data: bytes) -> bool:
-        """Before `close`: take bytes that came too late for `write`; False if they are lost."""
-
-    def close(self) -> None:
-        """Nobody wants the rest. May be called more than once."""
-
-
-class Source(Protocol):
-    """The far end of an input stream."""
-
-    def read(self) -> bytes:
-        """The next bytes; empty at the end. An exception thrown into it loses none."""
-
-    def finish(self) -> None:
-        """The process reads no more."""
-
-    def close(self) -> None:
-        """The process is deleted. May be called more than once."""
-
-
-class NullSink:
-    """Takes what a terminal prints that is connected to nothing: it must not fill up."""
-
-    def write(self, data: bytes) -> None:
-        pass
-
-    def finish(self) -> None:
-        pass
-
-    def keep(self, data: bytes) -> bool:
-        return False
-
-    def close(self) -> None:
-        pass
-
-
 class Transports:
-    """Opens the transports that a URL can name."""
+    """The means of the guest to open the transport that a URL names."""
 
     def __init__(
         self,
@@ -97,16 +50,22 @@ class Transports:
         self._devices = devices
         self._port_wait = port_wait
 
-    def sink(self, url: str) -> Sink:
-        """Raises InvalidArgument for an unknown form, FailedPrecondition for what is in use."""
+    def sink(self, url: str, *, prompt: bool = False) -> Sink:
+        """Open the far end of an output stream; `prompt` when its process has an input, too.
+
+        Raises:
+            InvalidArgument: a URL of an unknown form, a path that cannot be opened.
+            FailedPrecondition: a port or a device that is in use.
+        Blocks: the greenlet, while a virtio-serial port is waited for.
+        """
         if (id := channel_id(url)) is not None:
-            return ChannelSink(self.channels, id)
+            return ChannelSink(self.channels, id, prompt=prompt)
         if "://" in url:
             return ListenerSink(self._open(url), self._admit)
         return guest_paths.open_sink(self._path(url))
 
     def source(self, url: str) -> Source:
-        """Raises as `sink` does."""
+        """Open the far end of an input stream. Raises, blocks: as `sink`."""
         if (id := channel_id(url)) is not None:
             return ChannelSource(self.channels, id)
         if "://" in url:
@@ -127,14 +86,14 @@ class Transports:
 
 
 def names_serial_port(url: str) -> bool:
-    """Whether a URL is the name of a virtio-serial port."""
+    """Return whether a URL is the name of a virtio-serial port."""
     return bool(url) and "://" not in url and not url.startswith("/")
 
 
 def channel_id(url: str) -> str | None:
-    """The stream's id in a URL of the Streaming service, None for any other kind of URL.
+    """Return the stream's id in a URL of the Streaming service, None for any other kind of URL.
 
-    Raises InvalidArgument when there should be one.
+    Raises: InvalidArgument when such a URL has no id.
     """
     place, separator, query = url.partition("?")
     if "://" not in place:
@@ -147,12 +106,16 @@ def channel_id(url: str) -> str | None:
 
             return unquote(value)
     if separator or place.startswith("ttrpc+"):
+        # contract: vmm-task
         raise InvalidArgument(f"streaming url invalid, no id: {url!r}")
     return None
 
 
 def vsock_port(url: str) -> int:
-    """The port of `vsock://<any>:<port>` or `hvsock://<any>:<port>`; raises InvalidArgument."""
+    """Return the port of `vsock://<any>:<port>` or `hvsock://<any>:<port>`.
+
+    Raises: InvalidArgument for any other URL.
+    """
     place = _VSOCK.match(url)
     if place is None:
         raise InvalidArgument(f"no transport for stdio {url!r}")

@@ -1,15 +1,18 @@
 """Streams over a port on which the agent listens and the host connects.
 
-One connection at a time has the stream; others wait in the backlog. A peer that goes makes room
-for the next: what the kernel had taken for it is its, the rest goes to its successor. No kernel
-says how much of that was read: SIOCOUTQ counts memory on a unix socket, on vsock (since Linux 6.11)
-what the host's device has not fetched, and nothing after a hang-up on either.
+One connection at a time has the stream; others wait in the backlog. When a peer goes, the bytes
+that the kernel had taken for it are lost with it, the rest goes to its successor. No kernel says
+how many of them were read: SIOCOUTQ counts memory on a unix socket, on vsock (since Linux 6.11)
+the bytes that the host's device has not fetched, and nothing after a hang-up on either.
 """
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Callable
+from fcntl import ioctl
+from termios import TIOCOUTQ
 from typing import Any
 
 import gevent
@@ -17,6 +20,7 @@ from gevent.socket import socket
 
 from kuasar_agent.log import get_logger
 from kuasar_agent.stdio.descriptors import hung_up
+from kuasar_agent.stdio.sink import Sink
 
 log = get_logger(__name__)
 
@@ -35,7 +39,7 @@ Admit = Callable[[Any], bool]
 
 
 class _Acceptor:
-    """Hands out one admitted connection at a time."""
+    """A listening socket and the one admitted connection that has the stream."""
 
     def __init__(self, listener: socket, admit: Admit) -> None:
         self._listener = listener
@@ -43,7 +47,11 @@ class _Acceptor:
         self.peer: socket | None = None
 
     def connection(self) -> socket:
-        """The current peer, else the next one to call. Raises OSError after `close`."""
+        """Return the current peer, else wait for the next one.
+
+        Raises: OSError after `close`.
+        Blocks: the greenlet.
+        """
         while self.peer is None:
             peer, address = self._listener.accept()
             if self._admit(address):
@@ -53,8 +61,21 @@ class _Acceptor:
                 peer.close()
         return self.peer
 
+    def unread(self) -> int:
+        """Return a number that is 0 once the current peer has all that was sent (SIOCOUTQ).
+
+        A unix socket counts until the peer has read it, vsock until the host's device has fetched
+        it (Linux 6.11, before that it cannot tell and counts nothing).
+        """
+        if self.peer is None:
+            return 0
+        try:
+            return int(struct.unpack("i", ioctl(self.peer.fileno(), TIOCOUTQ, bytes(4)))[0])
+        except OSError:
+            return 0
+
     def drop(self) -> None:
-        """The current peer is gone; the next one to call takes over."""
+        """Close the current peer's connection and let the next one take over."""
         if self.peer is not None:
             self.peer.close()
             self.peer = None
@@ -64,9 +85,20 @@ class _Acceptor:
         self.drop()
 
 
-class ListenerSink:
+class ListenerSink(Sink):
+    """A port of the guest from which the host reads output."""
+
     def __init__(self, listener: socket, admit: Admit) -> None:
         self._acceptor = _Acceptor(listener, admit)
+        self._written = 0
+
+    @property
+    def taken(self) -> bool:
+        return self._acceptor.unread() == 0
+
+    @property
+    def progress(self) -> int:
+        return self._written - self._acceptor.unread()
 
     def write(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -76,29 +108,35 @@ class ListenerSink:
                 # The kernel takes bytes for a peer that is gone, such as one that only probed.
                 if hung_up(peer.fileno()):
                     raise ConnectionResetError
-                rest = rest[peer.send(rest) :]
+                sent = peer.send(rest)
             except OSError:
                 self._acceptor.drop()
+            else:
+                rest = rest[sent:]
+                self._written += sent
 
     def finish(self) -> None:
         # Closing the listener would reset a reader that is on its way, perhaps to take over from
         # one that is gone.
-        while _gone(self._acceptor.connection()):
-            self._acceptor.drop()
+        pause = _PAUSE / 16
+        while (gone := _gone(self._acceptor.connection())) or self._acceptor.unread():
+            if gone:
+                self._acceptor.drop()
+            else:
+                # The reader of a stream that has ended counts for one that has read it.
+                gevent.sleep(pause)
+                pause = min(2 * pause, _PAUSE)
         self._acceptor.close()
-
-    def keep(self, data: bytes) -> bool:
-        return False
 
     def close(self) -> None:
         self._acceptor.close()
 
 
 class ListenerSource:
-    """Input ends when a peer closes its sending side, or hangs up after it had sent something.
+    """A port of the guest to which the host writes input.
 
-    One that goes without a word was probing whether the port is open; after a reset the next one
-    goes on.
+    Input ends when a peer closes its sending side, or hangs up after it had sent something. A peer
+    that hangs up before probed whether the port is open; after a reset the next one goes on.
     """
 
     def __init__(self, listener: socket, admit: Admit) -> None:
@@ -128,7 +166,10 @@ class ListenerSource:
 
 
 def _leaves(peer: socket) -> bool:
-    """Whether a peer whose sending side is closed closes the other one, too, within `PROBE`."""
+    """Return whether a peer closes its receiving side, too, within `PROBE`.
+
+    Blocks: the greenlet.
+    """
     deadline = time.monotonic() + PROBE
     while not _gone(peer):
         if time.monotonic() >= deadline:
@@ -138,7 +179,7 @@ def _leaves(peer: socket) -> bool:
 
 
 def _gone(peer: socket) -> bool:
-    """Whether the peer closed both directions, rather than only its sending one.
+    """Return whether the peer closed both directions, rather than only its sending one.
 
     A unix socket hangs up then. On vsock poll(2) shows no difference, but even an empty write
     fails (vsock_connectible_sendmsg, Linux net/vmw_vsock/af_vsock.c).

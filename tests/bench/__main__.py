@@ -12,6 +12,7 @@ PARTS = (
     "image",
     "stdio",
     "guest_stdio",
+    "lossless",
     "lifecycle",
     "stats",
     "sandbox",

@@ -11,8 +11,10 @@ import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from kuasar_agent.api import task_pb2
-from tests.support.agent import PROCESS_TYPE, TIMEOUT, Agent, running_agent
+from tests.support.agent import Agent, running_agent
 from tests.support.host_specs import CAPTURED, KINDS, VERSIONS, as_kuasar_writes, load
+from tests.support.tasks import PROCESS_TYPE
+from tests.support.timeouts import TIMEOUT
 
 Json = dict[str, Any]
 

@@ -16,7 +16,9 @@ import pytest
 from gevent.socket import SHUT_WR, socket
 
 from kuasar_agent.ttrpc import Code, StatusError
-from tests.support.agent import TIMEOUT, Agent, eventually, read_all, send_all
+from tests.support.agent import Agent, read_all, send_all
+from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
 BIG = int(os.environ.get("KUASAR_TEST_BIG", 1 << 30))
 """Bytes of the long test; fewer show the same on a slow machine."""
@@ -283,7 +285,7 @@ def test_a_grandchild_that_holds_the_pipe_delays_a_deletion_no_longer_than_the_g
     port, url = output(agent)
     id = agent.bundle("sh", "-c", "echo hello", own_pids=True)
     agent.create(id, stdout=url)
-    # Somebody outside the container has its pipe open.
+    # A process outside the container has its pipe open.
     pid = agent.state_of(id).pid
     holder = os.open(f"/proc/{pid}/fd/1", os.O_WRONLY)
     agent.start(id)
@@ -295,7 +297,7 @@ def test_a_grandchild_that_holds_the_pipe_delays_a_deletion_no_longer_than_the_g
     os.close(holder)
 
 
-def test_one_stuck_reader_among_fifty_holds_up_nobody(agent: Agent) -> None:
+def test_one_stuck_reader_among_fifty_holds_up_no_other(agent: Agent) -> None:
     put(agent, "out", 4 << 20)
     stuck_port, stuck_url = output(agent)
     stuck_id = agent.run("cat", "/out", stdout=stuck_url)

@@ -13,10 +13,10 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from kuasar_agent.api.streaming_pb2 import StreamInit
 from kuasar_agent.api.transfer_pb2 import Data
-from kuasar_agent.services import streaming
 from kuasar_agent.stdio.channels import CAPACITY, WINDOW
+from kuasar_agent.stdio.flow_control import SILENT
 from kuasar_agent.ttrpc import Code, StatusError
-from tests.support.agent import TIMEOUT, Agent
+from tests.support.agent import Agent
 from tests.support.streams import (
     METHOD,
     STREAM_WINDOW,
@@ -32,6 +32,7 @@ from tests.support.streams import (
     send,
     url,
 )
+from tests.support.timeouts import TIMEOUT
 
 
 @pytest.fixture(autouse=True)
@@ -88,9 +89,7 @@ def test_no_more_is_sent_than_was_granted(agent: Agent) -> None:
     id = agent.run("sh", "-c", "echo 0123456789; sleep 1000", stdout=url("s-stdout"))
     stream = open_stream(agent.client, "s-stdout")
     assert receive_exactly(stream, 4) == b"0123"
-    assert (
-        gevent.with_timeout(streaming.SILENT * 1.5, next_data, stream, timeout_value=None) is None
-    )
+    assert gevent.with_timeout(SILENT * 1.5, next_data, stream, timeout_value=None) is None
     # A test cannot wait on the abandoned call: another reader goes on.
     assert receive_exactly(open_stream(agent.client, "s-stdout"), 7) == b"456789\n"
     agent.kill(id, signal.SIGKILL)
@@ -170,7 +169,7 @@ def test_a_reader_that_is_stuck_keeps_what_its_socket_holds_and_no_more(agent: A
     stuck = open_stream(stuck_client, "s-stdout")
     grant(stuck, 1 << 30)
     id = agent.run("cat", "/out", stdout=url("s-stdout"))
-    # Nobody takes its messages: reading from its socket pauses.
+    # The reader takes no message: reading from its socket pauses.
     agent.check()
     second = gevent.spawn(receive, open_stream(agent.client, "s-stdout"))
     chunks: list[bytes | None] = []
@@ -182,7 +181,7 @@ def test_a_reader_that_is_stuck_keeps_what_its_socket_holds_and_no_more(agent: A
     agent.delete(id)
 
 
-def test_a_stuck_reader_holds_up_nobody_else(agent: Agent) -> None:
+def test_a_stuck_reader_holds_up_no_other(agent: Agent) -> None:
     put(agent, "out", 4 << 20)
     stuck = open_stream(agent.client, "stuck-stdout")
     grant(stuck, 1)
@@ -214,7 +213,7 @@ def test_input_arrives_byte_for_byte_and_ends_with_the_half_close(agent: Agent) 
     agent.delete(id)
 
 
-def test_no_more_than_the_window_is_granted_while_nobody_reads(agent: Agent) -> None:
+def test_no_more_than_the_window_is_granted_while_no_process_reads(agent: Agent) -> None:
     stream = open_stream(agent.client, "s-stdin")
     assert next_grant(stream) == 32 * 1024
     stream.send(pack(Data(data=b"x" * 32 * 1024)))

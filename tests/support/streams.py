@@ -14,6 +14,7 @@ from kuasar_agent.api.streaming_pb2 import StreamInit
 from kuasar_agent.api.transfer_pb2 import Data, WindowUpdate
 from kuasar_agent.services import streaming
 from kuasar_agent.ttrpc import Client, ClientStream, StatusError, StreamClosed
+from kuasar_agent.ttrpc.frames import DATA, NO_DATA, REMOTE_CLOSED, encode
 from tests.support.agent import Agent
 
 METHOD = streaming.SERVICE.methods_by_name["Stream"]
@@ -34,6 +35,7 @@ def open_stream(client: Client, id: str) -> ClientStream:
     stream = client.stream(METHOD)
     stream.send(pack(StreamInit(id=id)))
     ack = stream.recv()
+    assert ack is not None
     assert (ack.type_url, ack.value) == ("google.protobuf.Empty", b"")
     return stream
 
@@ -42,6 +44,14 @@ def grant(stream: ClientStream, size: int) -> None:
     # The end may be here already, behind data that was not taken yet.
     with suppress(StreamClosed):
         stream.send(pack(WindowUpdate(update=size)))
+
+
+def acknowledge(stream: ClientStream) -> None:
+    """Close the host's side after the agent's, as Go's client does; ours writes nothing then."""
+    call = stream._call
+    frame = encode(call.stream.id, DATA, REMOTE_CLOSED | NO_DATA, b"")
+    call._connection.core.outbox.append(frame)
+    call._connection.ask_flush()
 
 
 def next_data(stream: ClientStream) -> bytes | None:
@@ -70,6 +80,7 @@ def receive(stream: ClientStream) -> bytes:
             window += STREAM_WINDOW
         data = next_data(stream)
         if data is None:
+            acknowledge(stream)
             return b"".join(chunks)
         chunks.append(data)
         window -= len(data)

@@ -9,11 +9,11 @@ from typing import Any
 
 import gevent.event
 
-from kuasar_agent.containers.bundle import StdioUrls
 from kuasar_agent.containers.exec_process import ExecProcess
 from kuasar_agent.containers.process import ContainerContext
 from kuasar_agent.containers.shared_lock import SharedLock
 from kuasar_agent.reaper import Exit
+from kuasar_agent.stdio.urls import StdioUrls
 
 
 def make(urls: StdioUrls, told: list[str], launch: Callable[..., Any] | None = None) -> ExecProcess:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from kuasar_agent.containers.bundle import Bundle, StdioUrls, load_stdio
+from kuasar_agent.containers.bundle import Bundle, load_stdio
+from kuasar_agent.stdio.urls import StdioUrls
 
 COMPLETE = {"stdin": "", "stdout": "chardev7", "stderr": "vsock://3:1", "terminal": False}
 REQUESTED = StdioUrls("in", "out", "err")
@@ -44,7 +45,7 @@ def test_a_file_that_is_missing_or_no_json_does_not_count(tmp_path: Path) -> Non
     ("by_request", "by_file", "by_spec"),
     [(True, False, False), (False, True, False), (False, False, True), (False, False, False)],
 )
-def test_a_terminal_is_one_that_anybody_asks_for(
+def test_a_terminal_is_asked_for_by_request_file_or_spec(
     by_request: bool, by_file: bool, by_spec: bool
 ) -> None:
     file = StdioUrls("", "chardev7", "", by_file)

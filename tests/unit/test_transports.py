@@ -81,8 +81,11 @@ def test_without_a_bus_the_port_is_named_in_the_error(tmp_path: Path) -> None:
         find_serial_port("chardev7", Devices(str(tmp_path / "none")), 0)
 
 
-class Nobody:
+class Reader:
+    """A reader that takes nothing."""
+
     preempted = False
+    grants = False
 
     def preempt(self) -> None:
         self.preempted = True
@@ -104,7 +107,7 @@ def test_small_writes_are_gathered_and_taken_in_order() -> None:
 
 
 def test_a_new_reader_makes_the_old_one_settle_first() -> None:
-    channel, old, new = OutputChannel(), Nobody(), Nobody()
+    channel, old, new = OutputChannel(), Reader(), Reader()
     channel.attach(old)
     channel.attach(new)
     assert (old.preempted, new.preempted) == (True, False)
@@ -114,8 +117,8 @@ def test_a_new_reader_makes_the_old_one_settle_first() -> None:
     assert not channel.has_reader
 
 
-def test_a_channel_that_nobody_wrote_to_goes_with_its_reader() -> None:
-    channels, reader = Channels(), Nobody()
+def test_a_channel_without_a_process_goes_with_its_reader() -> None:
+    channels, reader = Channels(), Reader()
     channel = channels.output("x-stdout")
     channel.attach(reader)
     channel.detach(reader)
@@ -123,7 +126,7 @@ def test_a_channel_that_nobody_wrote_to_goes_with_its_reader() -> None:
     assert channels.outputs == {}
 
 
-def test_output_that_nobody_takes_is_dropped_after_the_grace() -> None:
+def test_output_without_a_reader_is_dropped_after_the_grace() -> None:
     channels = Channels(keep=0.01)
     channel = channels.produce("x-stdout")
     channel.put(b"data")
@@ -134,7 +137,7 @@ def test_output_that_nobody_takes_is_dropped_after_the_grace() -> None:
 
 
 def test_output_is_kept_while_a_slow_reader_takes_it(capfd: pytest.CaptureFixture[str]) -> None:
-    channels, reader = Channels(keep=0.01), Nobody()
+    channels, reader = Channels(keep=0.01), Reader()
     channel = channels.produce("x-stdout")
     channel.put(b"data")
     channel.attach(reader)

@@ -17,13 +17,13 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from kuasar_agent.api import runc_options_pb2, sandbox_pb2, task_pb2
 from kuasar_agent.ttrpc import dial
 from kuasar_host.microvm import MicroVM
-from tests.support.agent import PROCESS_TYPE
 from tests.support.guest import Guest, config
 from tests.support.host_specs import CAPTURED, as_kuasar_writes, load
+from tests.support.tasks import PROCESS_TYPE
+from tests.support.timeouts import GUEST
 
 Json = dict[str, Any]
 
-HANGS_AFTER = 240.0
 LIMIT = 128 << 20
 RUNC = "/usr/sbin/runc"
 IN_GUEST = "/run/kuasar/state"
@@ -47,16 +47,14 @@ def machine(
         for name in ("hostname", "hosts", "resolv.conf"):
             (vm.shared / name).write_text("web-0\n")
         pod = AnyMessage(type_url="PodSandboxConfig", value=b"{}")
-        guest.sandbox.setup_sandbox(
-            sandbox_pb2.SetupSandboxRequest(config=pod), timeout=HANGS_AFTER
-        )
+        guest.sandbox.setup_sandbox(sandbox_pb2.SetupSandboxRequest(config=pod), timeout=GUEST)
         yield guest
         print("console:", vm.console.tail(), sep="\n")
 
 
 @pytest.fixture(autouse=True)
 def hangs_end() -> Iterator[None]:
-    with gevent.Timeout(HANGS_AFTER):
+    with gevent.Timeout(GUEST):
         yield
 
 
@@ -77,26 +75,26 @@ def run(guest: Guest, spec: Json, script: str, process: Json, runtime: str = "cr
     file = guest.vm.shared / id / "config.json"
     file.write_text(json.dumps(spec))
     create = task_pb2.CreateTaskRequest(id=id, stdout=f"vsock://3:{port}", options=options)
-    guest.task.create(create, timeout=HANGS_AFTER)
+    guest.task.create(create, timeout=GUEST)
     output = gevent.spawn(_read, guest, port)
-    guest.task.start(task_pb2.StartRequest(id=id), timeout=HANGS_AFTER)
+    guest.task.start(task_pb2.StartRequest(id=id), timeout=GUEST)
     process = process | {"args": ["sh", "-c", _AFTER_THE_SCRIPT]}
     message = AnyMessage(type_url=PROCESS_TYPE, value=json.dumps(process).encode())
     exec = task_pb2.ExecProcessRequest(id=id, exec_id="e", spec=message)
-    guest.task.exec(exec, timeout=HANGS_AFTER)
-    guest.task.start(task_pb2.StartRequest(id=id, exec_id="e"), timeout=HANGS_AFTER)
-    wait = guest.task.wait(task_pb2.WaitRequest(id=id, exec_id="e"), timeout=HANGS_AFTER)
+    guest.task.exec(exec, timeout=GUEST)
+    guest.task.start(task_pb2.StartRequest(id=id, exec_id="e"), timeout=GUEST)
+    wait = guest.task.wait(task_pb2.WaitRequest(id=id, exec_id="e"), timeout=GUEST)
     assert wait.exit_status == 7
-    guest.task.kill(task_pb2.KillRequest(id=id, signal=signal.SIGKILL), timeout=HANGS_AFTER)
-    guest.task.wait(task_pb2.WaitRequest(id=id), timeout=HANGS_AFTER)
+    guest.task.kill(task_pb2.KillRequest(id=id, signal=signal.SIGKILL), timeout=GUEST)
+    guest.task.wait(task_pb2.WaitRequest(id=id), timeout=GUEST)
     text: str = output.get().decode()
-    guest.task.delete(task_pb2.DeleteRequest(id=id), timeout=HANGS_AFTER)
+    guest.task.delete(task_pb2.DeleteRequest(id=id), timeout=GUEST)
     return text
 
 
 def _read(guest: Guest, port: int) -> bytes:
     chunks = []
-    with dial(guest.vm.address(port), HANGS_AFTER) as peer:
+    with dial(guest.vm.address(port), GUEST) as peer:
         while data := peer.recv(65536):
             chunks.append(data)
     return b"".join(chunks)
@@ -111,7 +109,7 @@ def test_a_container_of_kuasar_sees_its_own_limits(machine: Guest, runtime: str)
             mount["source"] = f"{IN_GUEST}/{Path(mount['source']).name}"
         elif mount["destination"] == "/dev/shm":
             mount["source"] = "/dev/shm"
-    v2 = machine.vm.console.serving["cgroup"] == "v2"
+    v2 = machine.vm.console.serving(GUEST)["cgroup"] == "v2"
     file = "memory.max" if v2 else "memory/memory.limit_in_bytes"
     script = f"cat /sys/fs/cgroup/{file} /proc/self/oom_score_adj; umask; cat /etc/hostname"
     said = run(machine, spec, script, specs["exec"], runtime)

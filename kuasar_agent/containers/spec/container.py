@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from kuasar_agent.containers.spec.job import Job, Json, entries, keep, section
-from kuasar_agent.sandbox import sysctls
+from kuasar_agent.linux import sysctls
 
 _OLD_VERSION = "1.0.2"
 
