@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ Json = dict[str, Any]
 LIMIT = 128 << 20
 RUNC = "/usr/sbin/runc"
 IN_GUEST = "/run/kuasar/state"
+
+# The end of the first process would take the exec with it.
+_AFTER_THE_SCRIPT = "until grep -q sleep /proc/1/comm; do usleep 50000; done; exit 7"
 
 _ports = itertools.count(41000)
 
@@ -55,7 +59,7 @@ def hangs_end() -> Iterator[None]:
 
 
 def run(guest: Guest, spec: Json, script: str, process: Json, runtime: str = "crun") -> str:
-    """Return the output of a container's script, during which an exec ends with 7.
+    """Return the output of a container's script, after which an exec ends with 7.
 
     crun is the guest's own; runc is Debian's, in the shared directory.
     """
@@ -66,11 +70,7 @@ def run(guest: Guest, spec: Json, script: str, process: Json, runtime: str = "cr
     id = guest.bundle(["true"])
     path = f"{IN_GUEST}/{id}/rootfs"
     spec["root"]["path"] = path
-    spec["process"]["args"] = [
-        "sh",
-        "-c",
-        f"{script}; until [ -e /tmp/end ]; do usleep 50000; done",
-    ]
+    spec["process"]["args"] = ["sh", "-c", f"{script}; exec sleep 1000"]
     spec["process"]["terminal"] = False
     file = guest.vm.shared / id / "config.json"
     file.write_text(json.dumps(spec))
@@ -78,13 +78,14 @@ def run(guest: Guest, spec: Json, script: str, process: Json, runtime: str = "cr
     guest.task.create(create, timeout=GUEST)
     output = gevent.spawn(_read, guest, port)
     guest.task.start(task_pb2.StartRequest(id=id), timeout=GUEST)
-    process = process | {"args": ["sh", "-c", "touch /tmp/end; exit 7"]}
+    process = process | {"args": ["sh", "-c", _AFTER_THE_SCRIPT]}
     message = AnyMessage(type_url=PROCESS_TYPE, value=json.dumps(process).encode())
     exec = task_pb2.ExecProcessRequest(id=id, exec_id="e", spec=message)
     guest.task.exec(exec, timeout=GUEST)
     guest.task.start(task_pb2.StartRequest(id=id, exec_id="e"), timeout=GUEST)
     wait = guest.task.wait(task_pb2.WaitRequest(id=id, exec_id="e"), timeout=GUEST)
     assert wait.exit_status == 7
+    guest.task.kill(task_pb2.KillRequest(id=id, signal=signal.SIGKILL), timeout=GUEST)
     guest.task.wait(task_pb2.WaitRequest(id=id), timeout=GUEST)
     text: str = output.get().decode()
     guest.task.delete(task_pb2.DeleteRequest(id=id), timeout=GUEST)
