@@ -129,14 +129,16 @@ class Reaper:
 
     def start(self) -> None:
         """Collect the exits of the past, and every later one as it comes."""
-        # libev's own SIGCHLD watcher calls waitpid, so gevent offers none. A Python handler runs
-        # between two bytecodes: a signal that arrives just before the hub sleeps would wait for
-        # the hub's next event. The byte that Python's C handler writes wakes the hub at once.
+        # First: a hub that is made later sets libev's SIGCHLD handler, which waits for children.
+        loop = gevent.get_hub().loop
+        # A Python handler runs between two bytecodes: a signal that arrives just before the hub
+        # sleeps would wait for the hub's next event. The byte that Python's C handler writes wakes
+        # the hub at once.
         readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._wake_fds = [readable, writable]
         signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        self._wake = gevent.get_hub().loop.io(readable, 1)
+        self._wake = loop.io(readable, 1)
         self._wake.start(self._on_signal, readable)
         self.reap()
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
 
+import gevent
+
 from kuasar_agent.linux import syscalls
 from kuasar_agent.linux.mount import mount, mounts
 
@@ -52,6 +54,8 @@ def fork(body: Callable[[], T]) -> T:
         status = 1
         try:
             os.close(reader)
+            # A hub of its own: the parent's comes with its greenlets and its epoll descriptor.
+            gevent.get_hub().destroy(destroy_loop=True)
             try:
                 result: tuple[bool, object] = True, body()
             except BaseException:
