@@ -23,7 +23,8 @@ READER_FACTOR = 5
 """The grace for a reader that is there and grants, in graces: containerd grants 64 KiB at a time,
 so one that is slow, or whose disk stalls, gives no sign for a while."""
 
-_LONGEST_PAUSE = 0.02
+_LONGEST_PAUSE = 0.1
+"""Seconds between two looks at what readers have taken."""
 
 
 class Stdio:
