@@ -1,1 +1,1 @@
-"""Builds the guest image: initrds, a disk, the kernel, a manifest that says what is in them."""
+"""The build of the guest image: initrds, a disk, the kernel, and a manifest of their contents."""

@@ -1,4 +1,4 @@
-"""The files of an image: each made from the finished layers, whole or not at all."""
+"""The files of an image, each made of the finished layers and written whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from image.tree import Tree
 
 
 class Layers(NamedTuple):
-    """What an image is made of, in the order in which it is unpacked."""
+    """The layers of an image, in the order in which the kernel unpacks them."""
 
     userland: Layer
     kernel: Layer
@@ -23,12 +23,12 @@ class Layers(NamedTuple):
 
 
 def zstd_initrd(layers: Layers, _cache: Cache, place: Path) -> None:
-    """Write the layers as they are, one after the other."""
+    """Write the compressed layers one after the other."""
     _join((layer.segment for layer in layers), place)
 
 
 def gzip_initrd(layers: Layers, cache: Cache, place: Path) -> None:
-    """Write the layers for kernels before 5.9, which cannot unpack zstd."""
+    """Write the layers in gzip, for kernels before 5.9, which cannot unpack zstd."""
     _join((_gzipped(cache, layer) for layer in layers), place)
 
 
@@ -56,13 +56,13 @@ def disk_image(layers: Layers, _cache: Cache, place: Path) -> None:
 
 
 def boot_initrd(layers: Layers, _cache: Cache, place: Path) -> None:
-    """Write what mounts the disk image under a kernel whose drivers are modules."""
+    """Write the initrd that mounts the disk image under a kernel whose drivers are modules."""
     tree = bootstrap.tree(layers.userland, layers.kernel)
     place.write_bytes(run(ZSTD, stdin=cpio.archive(tree)))
 
 
 def vmlinux(layers: Layers, _cache: Cache, place: Path) -> None:
-    """Write the kernel."""
+    """Write the uncompressed kernel."""
     shutil.copyfile(layers.kernel.directory / kernels.VMLINUX, place)
 
 
@@ -77,20 +77,20 @@ MANIFEST = "manifest.json"
 
 
 def wanted(names: Iterable[str], layers: Layers) -> list[str]:
-    """The names that make sense: a kernel without modules needs no help to mount its root."""
+    """Return the names without kuasar-boot.initrd where the kernel has no modules to load."""
     return [
         name for name in names if name != "kuasar-boot.initrd" or layers.kernel.about["modules"]
     ]
 
 
 def write(names: Iterable[str], layers: Layers, cache: Cache, output: Path) -> list[Path]:
-    """Write the artefacts of these names to a directory, which loses all others.
+    """Write the artefacts of these names to a directory and remove all others from it.
 
     Returns:
-        their paths.
+        The paths of the artefacts.
     """
     output.mkdir(parents=True, exist_ok=True)
-    # Where there is a manifest, it describes what lies beside it.
+    # A build that fails must not leave a manifest beside files that it does not describe.
     for name in (MANIFEST, *ARTEFACTS.keys() - set(names)):
         (output / name).unlink(missing_ok=True)
     paths = []

@@ -1,10 +1,10 @@
 #!/bin/sh
-# The init of kuasar-boot.initrd: loads the drivers that kuasar.img needs, mounts it as the kernel
-# would have, had it the drivers built in, and hands over to the init on it.
+# The init of kuasar-boot.initrd: loads the drivers that kuasar.img needs, mounts it as a kernel with
+# built-in drivers would, and starts its init.
 
 fail() {
   echo "kuasar-boot: $*" >&2
-  exit 1  # the kernel panics, and says so on the console
+  exit 1  # the kernel panics and reports it on the console
 }
 
 mount -t devtmpfs dev /dev
@@ -26,7 +26,7 @@ while read -r module; do
   insmod "$module" || echo "kuasar-boot: $module was not loaded" >&2
 done </root.list
 
-# Persistent memory is found in the background.
+# The kernel probes persistent memory in the background.
 tries=0
 until [ -b "$root" ]; do
   tries=$((tries + 1))

@@ -1,6 +1,6 @@
-"""kuasar-boot.initrd: what brings up kuasar.img where the kernel has its drivers as modules.
+"""kuasar-boot.initrd: mounts kuasar.img under a kernel whose drivers are modules, as Debian's are.
 
-Debian's kernel is such a one. Kuasar's own and that of `make kernel` need no help.
+Kuasar's own kernel and that of `make kernel` have the drivers built in and do not need it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ COMMANDS = ("insmod", "mount", "sh", "switch_root", "umount", "usleep")
 
 
 def tree(userland: Layer, kernel: Layer) -> Tree:
-    """Busybox with its libraries, the modules of the root disk in load order, and an init."""
+    """Return busybox with its libraries, the root disk's modules in load order, and an init."""
     source, modules = userland.tree(), kernel.tree()
     result = Tree()
     for path in ("dev", "proc", "sysroot"):
@@ -39,7 +39,7 @@ def tree(userland: Layer, kernel: Layer) -> Tree:
 
 
 def _add_program(result: Tree, source: Tree, path: str) -> None:
-    """Add a program or library, where its links lead, and what it is linked against."""
+    """Add a program or library, the targets of its links, and the libraries that it needs."""
     node = source[path]
     result.add(path, node)
     if node.is_link:

@@ -1,5 +1,6 @@
-"""A tree unpacked on disk in which the guest's own programs run: nothing else could tell as well
-that libraries are complete and that modules can be imported."""
+"""A tree unpacked on disk, in which the guest's own programs run.
+
+Running them there is the proof that libraries are complete and that modules can be imported."""
 
 from __future__ import annotations
 
@@ -31,19 +32,20 @@ print(json.dumps(failed))
 
 
 class Chroot:
-    """Runs programs with the tree as their root directory."""
+    """A directory that is the root directory of the programs run in it."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def run(self, *command: str, stdin: bytes = b"") -> bytes:
+        """Run a program to its end and return its output. Raises BuildError when it fails."""
         try:
             return run(["chroot", self.root, *command], env=ENVIRONMENT, stdin=stdin)
         except BuildError as error:
             raise BuildError(f"in the guest's tree: {command[0]}: {error}") from None
 
     def compile(self, tree: Tree, *, docstrings: bool) -> None:
-        """Put a compiled module in the place of each Python source of the tree."""
+        """Replace each Python source of the tree by its compiled module."""
         sources = [path for path, _ in tree.files() if path.endswith(".py")]
         listing = "".join(f"/{path}\n" for path in sources)
         options = () if docstrings else ("--no-docstrings",)
@@ -56,10 +58,10 @@ class Chroot:
             tree.file(f"{path}c", compiled, group=source.group)
 
     def check_imports(self, names: Sequence[str]) -> None:
-        """Import each module the way the guest's init finds them.
+        """Import each module with the search path of the guest's init.
 
         Raises:
-            BuildError: one cannot be imported.
+            BuildError: a module cannot be imported.
         """
         output = self.run(
             *(f"/{PYTHON}", "-IS", "-c", _IMPORT, f"/{SITE_PACKAGES}"),
@@ -71,7 +73,7 @@ class Chroot:
 
 @contextmanager
 def unpacked(*trees: Tree) -> Iterator[Chroot]:
-    """Unpack the union of the trees in a temporary directory; needs root."""
+    """Unpack the union of the trees in a temporary directory; chroot takes root."""
     whole = Tree()
     for tree in trees:
         whole.update(tree)

@@ -1,4 +1,4 @@
-"""Compiling the kernel of image/kernel.config from Debian's source package; takes minutes."""
+"""The kernel of image/kernel.config, compiled from Debian's source package, which takes minutes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from image.files import progress, run, sha256_of
 CONFIG = Path(__file__).with_name("kernel.config")
 RELEASE = "release"
 _NEEDED = ("bc", "bison", "flex", "gcc", "make", "xz")
-# Neither the building machine nor the time shows in the kernel's banner.
+# Without these the kernel's banner names the building machine and the time.
 _ENVIRONMENT = {
     "PATH": os.environ.get("PATH", os.defpath),
     "LC_ALL": "C",
@@ -30,7 +30,7 @@ _SETTING = re.compile(r"^(?:(CONFIG_\w+)=(.*)|# (CONFIG_\w+) is not set)$", re.M
 
 
 def recipe() -> list[str]:
-    """What the result depends on besides the source package and the configuration."""
+    """Return the inputs of a build besides the source package and the configuration."""
     compiler = run(["gcc", "--version"]).decode().splitlines()[0]
     return [sha256_of(Path(__file__)), compiler]
 
@@ -68,13 +68,13 @@ def _unpack(package: Path, scratch: Path) -> Path:
 
 
 def settings(text: str) -> dict[str, str]:
-    """The values of a configuration; `n` for what it says is not set."""
+    """Return the values of a configuration; a setting that is "not set" has the value `n`."""
     found = _SETTING.findall(text)
     return {name or off: value if name else "n" for name, value, off in found}
 
 
 def check_settings(wanted: str, got: str) -> None:
-    """Hold a complete configuration against the file of ours.
+    """Compare a complete configuration with our list of settings.
 
     Raises:
         BuildError: a line of ours had no effect: a dependency is off, or the name is wrong.

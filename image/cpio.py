@@ -19,7 +19,7 @@ TRAILER = "TRAILER!!!"
 
 
 def archive(tree: Tree) -> bytes:
-    """The tree as one archive, in order of the paths, so that a directory precedes its content."""
+    """Return the tree as one archive, sorted by path, so that a directory precedes its content."""
     parts = [
         _entry(number, path, node)
         for number, (path, node) in enumerate(sorted(tree.nodes.items()), start=1)
@@ -54,10 +54,10 @@ def _padded(data: bytes) -> bytes:
 
 
 def parse(data: bytes) -> Tree:
-    """Read an archive, or several one after the other, the way the kernel does.
+    """Read an archive, or several one after the other, as the kernel does.
 
     Raises:
-        BuildError: this is not such an archive.
+        BuildError: the data is no such archive.
     """
     tree = Tree()
     offset = 0

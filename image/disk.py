@@ -6,9 +6,9 @@
     2 MiB  master boot record of that data: the same partition, at 1 MiB from here
     3 MiB  ext4, up to the end
 
-The first record is what a virtio disk's reader sees (/dev/vda1). A pmem driver finds the block
-and shows what follows it (/dev/pmem0p1), so both find one file system. The whole is a multiple of
-128 MiB: hypervisors map it into memory in sections of that size.
+A virtio disk starts with the first record (/dev/vda1). The NVDIMM driver finds the information
+block and shows the data at 2 MiB as the disk (/dev/pmem0p1). Both lead to the same file system. The
+size is a multiple of 128 MiB: hypervisors map it into memory in sections of that size.
 """
 
 from __future__ import annotations
@@ -62,17 +62,17 @@ def write(tree: Tree, place: Path) -> None:
 
 
 def boot_record(start: int, length: int) -> bytes:
-    """A master boot record with one Linux partition; no code, no address in heads and cylinders."""
+    """Return a master boot record with one Linux partition, without code and CHS addresses."""
     unused = b"\xfe\xff\xff"
     entry = struct.pack(
         "<B3sB3sII", 0, unused, _LINUX_PARTITION, unused, start // SECTOR, length // SECTOR
     )
-    # The disk's signature is what PARTUUID= is made of.
+    # The four bytes of the disk's signature appear in PARTUUID=.
     return b"".join([bytes(440), b"kuas", bytes(2), entry, bytes(3 * 16), b"\x55\xaa"])
 
 
 def information_block(size: int) -> bytes:
-    """What `ndctl create-namespace -m fsdax` would write, for a namespace of this size."""
+    """Return the block of a namespace of this size, as `ndctl create-namespace -m fsdax` has it."""
     block = struct.pack(
         "<16s16s16sIHHQQIIIIIH",
         b"NVDIMM_PFN_INFO",
@@ -95,7 +95,7 @@ def information_block(size: int) -> bytes:
 
 
 def fletcher64(data: bytes) -> int:
-    """The NVDIMM driver's checksum (nd_fletcher64) over little-endian words of 32 bits."""
+    """Return the NVDIMM driver's checksum (nd_fletcher64) over little-endian 32-bit words."""
     low = high = 0
     for (word,) in struct.iter_unpack("<I", data):
         low = (low + word) & 0xFFFFFFFF
@@ -123,7 +123,7 @@ def _make_file_system(tree: Tree, place: Path, size: int) -> None:
             "-U",
             UUID,
         ]
-        # No space is kept back for root: nobody writes.
+        # No space is reserved for root: the guest mounts the disk read-only.
         command += ["-m", "0", "-O", "^resize_inode", "-d", root, "-E"]
         command += [f"offset={ROOT},hash_seed={_HASH_SEED},root_owner=0:0"]
         run([*command, place, f"{size // 1024}k"], env=_ENVIRONMENT)
@@ -131,7 +131,7 @@ def _make_file_system(tree: Tree, place: Path, size: int) -> None:
 
 
 def _forget_change_times(place: Path, nodes: int) -> None:
-    """mke2fs copies each file's time of last change, which no program can set beforehand."""
+    """Zero each file's ctime: mke2fs copies it, and no system call can set it beforehand."""
     inodes = [2, *range(_FIRST_FILE, _FIRST_FILE + nodes + 1)]
     commands = "".join(f"set_inode_field <{inode}> ctime 0\n" for inode in inodes)
     run(

@@ -1,4 +1,4 @@
-"""As much of ELF (System V gABI, 64-bit little-endian) as the image needs."""
+"""The parts of ELF (System V gABI, 64-bit little-endian) that the image build reads."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ DT_STRTAB = 5
 
 
 def is_elf(data: bytes) -> bool:
+    """Return whether this is a 64-bit little-endian ELF file."""
     return data.startswith(MAGIC)
 
 
 def _segments(data: bytes) -> list[tuple[int, int, int, int]]:
-    """Type, file offset, virtual address and size in the file of each program header."""
+    """Return type, file offset, virtual address and size in the file of each program header."""
     if not is_elf(data):
         raise BuildError("not a 64-bit little-endian ELF file")
     (offset,) = struct.unpack_from("<Q", data, 32)
@@ -35,7 +36,7 @@ def _segments(data: bytes) -> list[tuple[int, int, int, int]]:
 
 
 def needed(data: bytes) -> list[str]:
-    """The shared libraries that the loader must find for this file (DT_NEEDED)."""
+    """Return the names of the shared libraries that the file needs (DT_NEEDED)."""
     segments = _segments(data)
     dynamic = next(((at, length) for kind, at, _, length in segments if kind == PT_DYNAMIC), None)
     if dynamic is None:
@@ -65,7 +66,7 @@ def _string(data: bytes, offset: int) -> str:
 
 
 def stripped(data: bytes) -> bytes:
-    """The file without its section headers and whatever follows the last segment.
+    """Return the file without its section headers and the data behind the last segment.
 
     The kernel and the dynamic loader look at segments only; symbols for debuggers and debug
     information lie behind them.
@@ -83,7 +84,7 @@ def stripped(data: bytes) -> bytes:
 
 
 def notes(data: bytes) -> list[tuple[str, int, bytes]]:
-    """Owner, type and content of each ELF note."""
+    """Return owner, type and content of each ELF note."""
     found = []
     for kind, at, _, length in _segments(data):
         if kind != PT_NOTE:

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and the cache that survives `make clean`."""
+"""Files that are either whole or absent, commands, and the cache that `make clean` keeps."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ SECONDS_PER_DAY = 86_400
 
 
 def progress(text: str) -> None:
-    """Tell the user about a step that takes seconds."""
+    """Print the name of a step that takes seconds."""
     print(f"==> {text}", file=sys.stderr, flush=True)
 
 
 def sha256(data: bytes) -> str:
+    """Return the hash of bytes in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_of(path: Path) -> str:
+    """Return the hash of a file in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -44,7 +46,7 @@ def run(
     """Run a command to its end and return its output.
 
     Raises:
-        BuildError: it is not installed or failed; the text ends with its last error message.
+        BuildError: the command is not installed or failed; the text ends with its last error.
     """
     name = Path(command[0]).name
     try:
@@ -67,7 +69,7 @@ def run(
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Hand out a temporary path beside `path`; it takes `path`'s place if the block succeeds."""
+    """Yield a temporary path beside `path`, which it replaces if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(handle)
@@ -81,27 +83,27 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def cache_directory() -> Path:
-    """Where downloads and finished layers are kept between builds and between checkouts."""
+    """Return the directory that keeps downloads and layers for later builds of any checkout."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "kuasar-agent"
 
 
 class Cache:
-    """Directories named by what went into them, each with the checksums of its files.
+    """A store of directories named by a hash of their inputs, each with its files' checksums.
 
-    An entry appears by one rename, so what exists is complete; its checksums are verified at
-    every use, so what was damaged later is built again.
+    An entry appears by one rename, so that an entry that exists is complete. Its checksums are
+    verified at every use: a damaged entry is built again.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         for scratch in root.glob(f"*/{SCRATCH}*"):
-            # What a build that was killed left behind; a running one is not a day old.
+            # A killed build left this behind: no build runs for a day.
             if time.time() - scratch.stat().st_mtime > SECONDS_PER_DAY:
                 shutil.rmtree(scratch, ignore_errors=True)
 
     def entry(self, kind: str, key: str, build: Callable[[Path], None]) -> Path:
-        """Return the directory for `key`, filled by `build` if there is no sound one yet."""
+        """Return the directory for `key`; `build` fills it if there is none or it is damaged."""
         final = self.root / kind / key
         if final.is_dir():
             if _is_sound(final):
@@ -119,7 +121,7 @@ class Cache:
             try:
                 work.rename(final)
             except OSError:
-                # Another build with the same inputs was quicker; its result is equally good.
+                # Another build with the same inputs finished first, with an equal result.
                 if not _is_sound(final):
                     raise
         return final

@@ -1,9 +1,9 @@
 """Compile modules; run by the guest's own interpreter inside a chroot of the guest's tree.
 
 Reads absolute paths of sources from standard input and writes `module.pyc` beside `module.py`.
-The result names its source by hash and says not to check it (PEP 552), so that no source has to
-travel; the path in tracebacks is the one in the guest. With the argument `--no-docstrings` they
-are left out; asserts stay.
+The result is marked as unchecked and hash-based (PEP 552), so that the guest needs no source;
+tracebacks show the path in the guest. The argument `--no-docstrings` removes docstrings; asserts
+stay.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def without_docstrings(module: ast.Module) -> ast.Module:
+    """Remove every docstring from a module and return it."""
     for node in ast.walk(module):
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             nothing = ast.copy_location(ast.Pass(), node.body[0])
@@ -27,7 +28,7 @@ def without_docstrings(module: ast.Module) -> ast.Module:
 
 
 def compiled(source: bytes, path: str, *, docstrings: bool) -> bytes:
-    """The content of the .pyc file."""
+    """Return the content of the .pyc file."""
     module = ast.parse(source, path)
     if not docstrings:
         module = without_docstrings(module)

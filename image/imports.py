@@ -1,5 +1,6 @@
-"""Which modules a source names, also in imports that run late: what was left out of the image
-must not be missed only when a container needs it."""
+"""The modules that a source imports, in late imports too.
+
+Without this check an omission from the image would show only when a container needs the module."""
 
 from __future__ import annotations
 
@@ -8,9 +9,9 @@ from collections.abc import Iterator
 
 
 def imported(source: bytes) -> set[str]:
-    """The absolute module names that a source must be able to import.
+    """Return the absolute names of the modules that a source must be able to import.
 
-    Imports for type checkers only, and those whose failure is caught, may fail.
+    Imports for type checkers, and those whose failure is caught, are left out: they may fail.
     """
     return set(_names(ast.parse(source)))
 

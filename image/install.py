@@ -1,4 +1,4 @@
-"""Put an image where Kuasar looks: `python -m image.install --image build/image --destdir ''`."""
+"""Install an image for Kuasar: `python -m image.install --image build/image --destdir ''`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ KEPT = ".orig"
 
 
 def install(image: Path, destination: Path) -> Iterator[str]:
-    """Copy the artefacts; yields a line about each file.
+    """Copy the artefacts and yield a line about each file.
 
-    A running microVM keeps the file that it has open. What lay there first, such as the image of
-    vmm-task, is kept beside it as NAME.orig.
+    A running microVM keeps the file that it has open. The first file of a name, such as the image
+    of vmm-task, is kept beside it as NAME.orig.
     """
     directory = destination / DIRECTORY
     directory.mkdir(parents=True, exist_ok=True)
@@ -32,14 +32,14 @@ def install(image: Path, destination: Path) -> Iterator[str]:
         if not source.exists():
             continue
         if target.exists() and sha256_of(target) == sha256_of(source):
-            yield f"{target}: is there already"
+            yield f"{target}: unchanged"
             continue
         with replacing(target) as place:
             run(["cp", "--sparse=always", source, place])
             kept = target.with_name(name + KEPT)
             if target.exists() and not kept.exists():
                 os.link(target, kept)
-                yield f"{kept}: what was {name} before"
+                yield f"{kept}: the former {name}"
         yield f"{target}: {source.stat().st_size / 1e6:.1f} MB"
 
 

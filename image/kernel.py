@@ -1,4 +1,4 @@
-"""The kernel's file: an uncompressed vmlinux with a PVH entry, out of Debian's bzImage."""
+"""The kernel's file: an uncompressed vmlinux with a PVH entry, from Debian's bzImage."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ XEN_ELFNOTE_PHYS32_ENTRY = 18
 
 
 def vmlinux(bzimage: bytes) -> bytes:
-    """Unpack the payload of a bzImage (Documentation/arch/x86/boot.rst: setup_sects,
-    payload_offset and payload_length; the last four bytes are the unpacked size).
+    """Return the unpacked payload of a bzImage.
+
+    Source: Documentation/arch/x86/boot.rst, setup_sects, payload_offset and payload_length. The
+    last four bytes of the payload are the unpacked size.
 
     Raises:
         BuildError: no bzImage, a compression other than XZ, damage, or no PVH entry.
@@ -38,10 +40,10 @@ def vmlinux(bzimage: bytes) -> bytes:
 
 
 def checked(image: bytes) -> bytes:
-    """The vmlinux itself.
+    """Return the vmlinux unchanged.
 
     Raises:
-        BuildError: it has no PVH entry.
+        BuildError: the kernel has no PVH entry, by which hypervisors start it uncompressed.
     """
     if ("Xen", XEN_ELFNOTE_PHYS32_ENTRY) not in {note[:2] for note in elf.notes(image)}:
         raise BuildError("the kernel has no PVH entry, a microVM cannot start it uncompressed")

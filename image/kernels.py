@@ -1,4 +1,4 @@
-"""The kernel's layer: its modules, and vmlinux beside them. Debian's, or one built from source."""
+"""The kernel's layer, Debian's or one built from source: its modules, and vmlinux beside them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VMLINUX = "vmlinux"
 
 
 def debian(cache: Cache, apt: Apt) -> Layer:
-    """Debian's kernel, with the modules that a guest may need."""
+    """Return the layer of Debian's kernel, with the modules that a guest may need."""
     name = apt.dependency(KERNEL_PACKAGE, r"linux-image-\d\S*")
     debs = apt.obtain([name])
     release = name.removeprefix("linux-image-")
@@ -39,9 +39,9 @@ def debian(cache: Cache, apt: Apt) -> Layer:
 
 
 def own(cache: Cache, apt: Apt) -> Layer:
-    """The kernel of image/kernel.config, which has everything built in and no module."""
+    """Return the layer of the kernel of image/kernel.config, which has no modules."""
     debs = apt.obtain([KERNEL_SOURCE_PACKAGE])
-    # Apart from the layer: a change elsewhere in this package must not compile it again.
+    # Not part of the layer: a change elsewhere in this package must not compile it again.
     inputs = [*hashes(debs), sha256_of(compilation.CONFIG), *compilation.recipe()]
     key = hashlib.sha256("\n".join(inputs).encode()).hexdigest()[:32]
     compiled = cache.entry("vmlinux", key, lambda work: compilation.build(apt.path(debs[0]), work))

@@ -1,6 +1,7 @@
-"""The guest's root in three layers: userland, kernel modules, agent. Each is an archive of its own,
-compressed and cached by what went into it; an initrd is one after the other. A change in the agent
-rebuilds the last one.
+"""The guest's root in three layers: userland, kernel modules, agent.
+
+Each is a compressed archive, cached by its inputs; an initrd is the layers one after the other. A
+change of the agent rebuilds only the last layer.
 """
 
 from __future__ import annotations
@@ -27,13 +28,15 @@ ABOUT = "about.json"
 ZSTD = ("zstd", "-q", "-12", "--no-check", "-T1", "-c")
 AGENT = Path(__file__).parent.parent / "kuasar_agent"
 TRACING = ("observe/otlp.py", "observe/tracing.py")
-"""Import OpenTelemetry, which the image lacks; `image.tracing` brings both."""
-AGENT_OMISSIONS = ("*.pyc", "*.pyi", "*.md", "py.typed", *TRACING)
+"""The agent's modules that import OpenTelemetry: the image lacks both, `image.tracing` has both."""
+# ttrpc's generator needs protobuf's compiler messages; typed stubs are for type checkers.
+_TTRPC = ("ttrpc/generate.py", "ttrpc/setup.cfg", "ttrpc/pyproject.toml", "*_ttrpc.py")
+AGENT_OMISSIONS = ("*.pyc", "*.pyi", "*.md", "py.typed", *_TTRPC, *TRACING)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A finished layer: its directory in the cache and what the manifest says about it."""
+    """A finished layer: its directory in the cache, and its part of the manifest."""
 
     directory: Path
     about: dict[str, Any]
@@ -43,14 +46,16 @@ class Layer:
         return self.directory / SEGMENT
 
     def archive(self) -> bytes:
+        """Return the uncompressed archive."""
         return run(["zstd", "-q", "-d", "-c", self.segment])
 
     def tree(self) -> Tree:
+        """Return the files of the layer."""
         return cpio.parse(self.archive())
 
 
 def make(cache: Cache, kind: str, inputs: Iterable[str], build: Callable[[Path], Any]) -> Layer:
-    """The layer that `build` writes into a directory, or the cached one of equal inputs."""
+    """Return the cached layer of equal inputs, else the one that `build` writes to a directory."""
     key = hashlib.sha256("\n".join([_recipe(), *inputs]).encode()).hexdigest()[:32]
 
     def fill(work: Path) -> None:
@@ -62,26 +67,26 @@ def make(cache: Cache, kind: str, inputs: Iterable[str], build: Callable[[Path],
 
 
 def compressor() -> str:
-    """The command that compresses the layers, and its version."""
+    """Return the command that compresses the layers, with its version."""
     version = run(["zstd", "--version"]).decode().strip()
     return f"{' '.join(ZSTD)} ({version})"
 
 
 def _recipe() -> str:
-    """What every layer depends on besides its inputs: this package and the compressor."""
+    """Return the inputs of every layer: the sources of this package and the compressor."""
     sources = sorted(Path(__file__).parent.rglob("*.py"))
     return "\n".join([*map(sha256_of, sources), compressor()])
 
 
 def write(work: Path, tree: Tree) -> dict[str, Any]:
-    """Fill a layer's directory; what its manifest says at least."""
+    """Write the archive to a layer's directory and return the sizes for the manifest."""
     archive = cpio.archive(tree)
     (work / SEGMENT).write_bytes(run([*ZSTD, f"--stream-size={len(archive)}"], stdin=archive))
     return {"sizes": tree.sizes()}
 
 
 def userland_layer(cache: Cache, apt: Apt, wheels: Sequence[Path], flavour: str) -> Layer:
-    """Python, its libraries and wheels, crun, bash, busybox, and what else the flavour has."""
+    """Return the layer of Python with its libraries and wheels and the programs of the flavour."""
     packages = FLAVOURS[flavour]
     debs = apt.obtain([package.name for package in packages])
 
@@ -94,7 +99,7 @@ def userland_layer(cache: Cache, apt: Apt, wheels: Sequence[Path], flavour: str)
 
 
 def agent_layer(cache: Cache, base: Layer) -> Layer:
-    """The agent of this checkout, compiled; it and all that it imports tried in the whole tree."""
+    """Return the layer of this checkout's agent, compiled, after trying its imports."""
     tree = Tree()
     for path in sorted(AGENT.rglob("*")):
         if path.is_file() and not any(path.match(pattern) for pattern in AGENT_OMISSIONS):
@@ -123,8 +128,10 @@ def _module(path: str) -> str:
 
 
 def hashes(debs: Iterable[Deb]) -> list[str]:
+    """Return name and hash of each package, as inputs of a layer."""
     return [f"{deb.name} {deb.sha256}" for deb in debs]
 
 
 def listed(debs: Iterable[Deb]) -> list[dict[str, str]]:
+    """Return the packages as the manifest lists them."""
     return [{"name": deb.name, "version": deb.version, "sha256": deb.sha256} for deb in debs]

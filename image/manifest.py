@@ -1,4 +1,4 @@
-"""What went into an image and what it takes: manifest.json and the sizes table."""
+"""The contents and sizes of an image: manifest.json, and the table that a build prints."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def manifest(
 
 
 def sizes(layers: Iterable[Layer]) -> dict[str, int]:
-    """Uncompressed bytes per group, the largest first."""
+    """Return the uncompressed bytes per group, the largest first."""
     totals: dict[str, int] = {}
     for layer in layers:
         for group, size in layer.about["sizes"].items():
@@ -56,7 +56,7 @@ def sizes(layers: Iterable[Layer]) -> dict[str, int]:
 
 
 def table(layers: Layers, outputs: Sequence[Path]) -> str:
-    """The sizes in MB (10⁶ bytes), for a terminal; a disk's holes take no space."""
+    """Return the table of sizes in MB (10⁶ bytes); holes of the disk do not count."""
     raw = sizes(layers)
     rows = [("uncompressed", "")]
     rows += [(f"  {group}", _megabytes(size)) for group, size in raw.items()]

@@ -1,4 +1,4 @@
-"""Which kernel modules travel, and in which order PID 1 loads them."""
+"""The kernel modules of the image, and the order in which PID 1 loads those that it lists."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from image.tree import Tree
 
 
 class Wanted(NamedTuple):
-    """Modules for one purpose, in the order in which they should be loaded."""
+    """Modules for one purpose, in the order of loading."""
 
     reason: str
     names: tuple[str, ...]
 
 
 def names(group: Iterable[Wanted]) -> list[str]:
-    """The names of a group of wanted modules."""
+    """Return the names of a group of wanted modules."""
     return [name for wanted in group for name in wanted.names]
 
 
@@ -28,7 +28,7 @@ LOAD = (
     Wanted("the console on hvc0, and ports for standard streams", ("virtio_console",)),
     Wanted("the agent's own way to the host", ("vmw_vsock_virtio_transport",)),
 )
-"""Loaded first thing by PID 1."""
+"""Loaded by PID 1 before it serves."""
 
 SHARES = {
     "9p": (Wanted("the share over 9p", ("9pnet_virtio", "9p")),),
@@ -46,31 +46,45 @@ LATE = (
     ),
     Wanted("persistent memory as a disk", ("nfit", "nd_pmem", "virtio_pmem")),
     Wanted("entropy from the host", ("virtio_rng",)),
+    Wanted("memory that the host takes back, also by free page reporting", ("virtio_balloon",)),
+    Wanted(
+        "iptables in containers: the kernel asks for its tables, not for this itself",
+        ("ip_tables", "ip6_tables"),
+    ),
 )
-"""Drivers that nothing but the agent loads: there is no udev to act on a new device. No call
-before SetupSandbox needs one."""
+"""Drivers of devices, which no udev loads when a device appears. No call before SetupSandbox needs
+one."""
 
 ON_DEMAND = (
     Wanted("root file systems of containers", ("overlay",)),
-    Wanted("volumes; ext4 asks for its checksum by name", ("ext4", "crc32c_generic")),
+    Wanted("volumes; ext4 asks for its checksum by name", ("ext4", "crc32c_generic", "erofs")),
+    Wanted(
+        "interfaces that containers make for themselves: Docker in a pod, VPNs, overlays",
+        (
+            *("bridge", "br_netfilter", "veth", "tun", "macvlan", "macvtap", "ipvlan", "vxlan"),
+            *("dummy", "8021q"),
+        ),
+    ),
     Wanted(
         "packet filters that containers set up for themselves, such as a service mesh's",
         (
             *("iptable_filter", "iptable_nat", "iptable_mangle", "iptable_raw"),
             *("ip6table_filter", "ip6table_nat", "ip6table_mangle", "ip6table_raw"),
-            *("xt_addrtype", "xt_comment", "xt_connmark", "xt_conntrack", "xt_mark"),
-            *("xt_MASQUERADE", "xt_multiport", "xt_nat", "xt_owner", "xt_REDIRECT"),
-            *("xt_socket", "xt_statistic", "xt_tcpudp", "xt_TPROXY", "ipt_REJECT", "ip6t_REJECT"),
-            *("nf_tables", "nft_compat", "nft_chain_nat", "nft_ct", "nft_masq", "nft_nat"),
-            *("nft_redir", "nft_reject_inet", "nft_limit"),
+            *("xt_addrtype", "xt_cgroup", "xt_comment", "xt_connmark", "xt_conntrack", "xt_CT"),
+            *("xt_limit", "xt_LOG", "xt_mark", "xt_MASQUERADE", "xt_multiport", "xt_nat"),
+            *("xt_owner", "xt_physdev", "xt_REDIRECT", "xt_socket", "xt_statistic", "xt_TCPMSS"),
+            *("xt_tcpudp", "xt_TPROXY", "ipt_REJECT", "ip6t_REJECT", "nf_conntrack_netlink"),
+            *("nf_tables", "nft_compat", "nft_chain_nat", "nft_ct", "nft_fib_inet", "nft_limit"),
+            *("nft_log", "nft_masq", "nft_nat", "nft_redir", "nft_reject_inet", "nft_tproxy"),
+            "nft_socket",
         ),
     ),
 )
-"""Loaded by the kernel itself through /sbin/modprobe at the first use."""
+"""Loaded by the kernel through /sbin/modprobe at the first use."""
 
 LISTS = {"load": LOAD, **SHARES, "late": LATE}
 """Each becomes /lib/modules/<release>/<name>.list: absolute paths, one a line, in load order. A
-list holds all that it needs besides load.list, which comes first."""
+list has every module that its own need, except those of load.list, which is loaded first."""
 
 ROOT = (
     Wanted("the bus that the root disk is on", ("virtio_pci", "virtio_mmio")),
@@ -78,17 +92,22 @@ ROOT = (
     Wanted("kuasar.img as persistent memory", ("nfit", "nd_pmem", "virtio_pmem")),
     Wanted("its file system", ("ext4", "crc32c_generic")),
 )
-"""What the initrd that mounts kuasar.img loads."""
+"""Loaded by the initrd that mounts kuasar.img."""
 
 LEFT_OUT = (
     ("vsock_loopback", "it would let any container reach the agent"),
     ("xfs, btrfs, nfs", "megabytes of memory in every guest for few volumes"),
-    ("everything else", "drivers of real hardware, or nothing in the guest asks for it"),
+    ("dm_verity", "no program in the guest sets up a mapping"),
+    ("everything else", "drivers of hardware, or no program in the guest asks for it"),
 )
 
 
+_INDEXES = ("modules.dep", "modules.alias", "modules.builtin", "modules.devname")
+"""Files of depmod: the first three for modprobe, the last for the agent."""
+
+
 def canonical(name: str) -> str:
-    """The name as the kernel shows it: file names may have dashes."""
+    """Return the name as the kernel shows it: file names may have dashes."""
     return name.replace("-", "_")
 
 
@@ -97,7 +116,7 @@ def name_of(path: str) -> str:
 
 
 class Index:
-    """What depmod found out about the modules of one kernel; paths start at its directory."""
+    """The dependencies of the modules of one kernel; paths start at its directory."""
 
     def __init__(self, dependencies: Mapping[str, Sequence[str]], built_in: Iterable[str]) -> None:
         self.dependencies = dependencies
@@ -114,11 +133,11 @@ class Index:
         return cls(dependencies, (directory / "modules.builtin").read_text().split())
 
     def load_order(self, wanted: Iterable[str], loaded: Sequence[str] = ()) -> list[str]:
-        """The paths of the modules and of all that they need, each after what it needs.
+        """Return the paths of the modules and of their dependencies, which come first.
 
         Args:
             wanted: their names; those built into the kernel need no loading.
-            loaded: paths that are there already and are not listed again.
+            loaded: paths that are loaded already and are not listed again.
 
         Raises:
             BuildError: this kernel has no such module.
@@ -140,10 +159,10 @@ class Index:
 
 
 def chosen(root: Path, release: str) -> tuple[Tree, dict[str, list[str]]]:
-    """Pick the modules out of an unpacked kernel package, which loses all others.
+    """Take the modules out of an unpacked kernel package, which loses all others.
 
     Returns:
-        the tree with the modules, the agent's lists and modprobe's index of them; and all lists,
+        The tree with the modules, the agent's lists and modprobe's index of them; and all lists,
         as paths from the root of the guest.
     """
     directory = root / "lib/modules" / release
@@ -163,7 +182,7 @@ def chosen(root: Path, release: str) -> tuple[Tree, dict[str, list[str]]]:
 
     tree = Tree()
     guest = f"lib/modules/{release}"
-    for path in (*travelling, "modules.dep", "modules.alias", "modules.builtin"):
+    for path in (*travelling, *_INDEXES):
         tree.file(f"{guest}/{path}", (directory / path).read_bytes(), group="modules")
     for name, paths in lists.items():
         text = "".join(f"/{guest}/{path}\n" for path in paths)

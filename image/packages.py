@@ -29,7 +29,7 @@ _URI_LINE = re.compile(r"^'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d+) SHA256:(?
 
 @dataclass(frozen=True)
 class Deb:
-    """A package as apt would fetch it now."""
+    """A package in the version that apt would fetch now."""
 
     name: str
     version: str
@@ -38,14 +38,14 @@ class Deb:
 
 
 class Apt:
-    """The packages that this machine's apt knows; its lists are refreshed at most once."""
+    """The package lists of this machine's apt, refreshed at most once."""
 
     def __init__(self, directory: Path, *, refresh: bool = True) -> None:
         self._directory = directory
         self._may_refresh = refresh
 
     def obtain(self, names: Sequence[str]) -> list[Deb]:
-        """Have the current version of each package in the download directory.
+        """Download the current version of each package unless it is there already.
 
         Raises:
             BuildError: apt knows a package in no version, or a download failed or is not the
@@ -57,15 +57,15 @@ class Apt:
         return self._with_fresh_lists(lambda: self._obtain(names))
 
     def dependency(self, metapackage: str, pattern: str) -> str:
-        """The one dependency of a metapackage whose name matches the regular expression."""
+        """Return the one dependency of a metapackage whose name matches the regular expression."""
         return self._with_fresh_lists(lambda: self._dependency(metapackage, pattern))
 
     def path(self, deb: Deb) -> Path:
-        """Where the file of an obtained package is."""
+        """Return the file of an obtained package."""
         return self._directory / deb.file_name
 
     def _with_fresh_lists(self, attempt: Callable[[], T]) -> T:
-        """Try with the lists as they are; if that fails they may be absent or outdated."""
+        """Try with the present lists; if that fails, with fresh ones: they may be outdated."""
         try:
             return attempt()
         except BuildError:
@@ -73,7 +73,7 @@ class Apt:
                 raise
         self._may_refresh = False
         progress("refreshing apt's package lists")
-        # A broken source of some other vendor fails the command; what counts is found afterwards.
+        # A broken source of another vendor fails the command even if our packages are found.
         subprocess.run([*APT_GET, "update"], env=ENVIRONMENT, capture_output=True, check=False)
         return attempt()
 
@@ -120,7 +120,7 @@ class Apt:
 
 
 def parse_uris(output: str) -> list[Deb]:
-    """Read what `apt-get --print-uris download` prints."""
+    """Parse the output of `apt-get --print-uris download`."""
     debs = []
     for line in output.splitlines():
         match = _URI_LINE.match(line)
@@ -132,7 +132,7 @@ def parse_uris(output: str) -> list[Deb]:
 
 
 def contents(deb: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
-    """The files and links of a package, with merged paths; nothing is written to disk."""
+    """Return the files and links of a package, with merged paths, without writing to disk."""
     data = subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE)
     assert data.stdout is not None
     with data, tarfile.open(fileobj=data.stdout, mode="r|") as archive:
@@ -151,10 +151,10 @@ def contents(deb: Path) -> Iterator[tuple[tarfile.TarInfo, bytes]]:
 
 
 def take(tree: Tree, deb: Path, patterns: Sequence[str], group: str) -> None:
-    """Add to the tree what the patterns cover.
+    """Add to the tree the files of a package that the patterns match.
 
     Raises:
-        BuildError: a pattern covers nothing, so the package is not what the list was written for.
+        BuildError: a pattern matches nothing: the package has changed since it was written.
     """
     unused = set(patterns)
     for member, data in contents(deb):

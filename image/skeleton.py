@@ -34,7 +34,7 @@ FILES = {
 
 
 def skeleton() -> Tree:
-    """Directories, links, small files and /dev/console, which the kernel opens before init."""
+    """Return directories, links, small files and /dev/console, which the kernel opens first."""
     tree = Tree()
     for path in DIRECTORIES:
         tree.directory(path)
@@ -54,7 +54,7 @@ def skeleton() -> Tree:
 
 
 def add_standins(tree: Tree) -> None:
-    """Add the small modules that are imported in the place of large ones."""
+    """Add the small modules that replace large ones."""
     directory = Path(__file__).with_name("standins")
     for name in STANDINS:
         source = (directory / f"{name}.py").read_bytes()

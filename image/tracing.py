@@ -1,4 +1,4 @@
-"""What the agent needs to trace, as an archive to boot in front of the image.
+"""The packages that tracing needs, as an archive to boot in front of the image.
 
     python -m image.tracing build/tracing.cpio
     kuasar-debug boot --initrd build/tracing.cpio --initrd build/image/kuasar.initrd …
@@ -30,7 +30,7 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 def build() -> Tree:
-    """The modules, compiled; and the packages' entry points, by which OpenTelemetry finds itself.
+    """Return the compiled modules, and the entry points by which OpenTelemetry finds its parts.
 
     Raises:
         BuildError: the extra is not installed.
@@ -61,7 +61,7 @@ def _sources() -> Iterator[tuple[str, Path]]:
 
 
 def _packages() -> set[str]:
-    """The roots and what they require, extras left out."""
+    """Return the names of the root packages and of all that they require, without extras."""
     found: set[str] = set()
     todo = list(ROOTS)
     while todo:

@@ -39,7 +39,7 @@ class Node:
 
 
 def merged(path: str) -> str:
-    """The place of an absolute or relative path when /bin, /sbin, /lib and /lib64 are links."""
+    """Return the place of a path when /bin, /sbin, /lib and /lib64 are links into /usr."""
     parts = [part for part in path.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise BuildError(f"path with '..': {path}")
@@ -50,7 +50,7 @@ def merged(path: str) -> str:
 
 @dataclass
 class Tree:
-    """Paths without a leading slash, and what is there. Parents come into being by themselves."""
+    """A mapping of paths without a leading slash to inodes. Missing parents are created."""
 
     nodes: dict[str, Node] = field(default_factory=dict)
 
@@ -64,40 +64,45 @@ class Tree:
         """Put `node` at `path`.
 
         Raises:
-            BuildError: something else is there already.
+            BuildError: a different inode is there already.
         """
         path = merged(path)
         there = self.nodes.get(path)
         if there is not None and replace(there, group="") != replace(node, group=""):
-            raise BuildError(f"two different things at /{path}")
+            raise BuildError(f"two different files at /{path}")
         parent = path.rpartition("/")[0]
         if parent and parent not in self.nodes:
             self.directory(parent)
         self.nodes.setdefault(path, node)
 
     def file(self, path: str, data: bytes, *, mode: int = 0o644, group: str = "") -> None:
+        """Add a regular file."""
         self.add(path, Node(stat.S_IFREG | mode, data, group=group))
 
     def link(self, path: str, target: str, *, group: str = "") -> None:
+        """Add a symbolic link."""
         self.add(path, Node(stat.S_IFLNK | 0o777, target.encode(), group=group))
 
     def directory(self, path: str, *, mode: int = 0o755) -> None:
+        """Add a directory."""
         self.add(path, Node(stat.S_IFDIR | mode))
 
     def remove(self, path: str) -> Node:
+        """Remove an inode and return it."""
         return self.nodes.pop(merged(path))
 
     def update(self, other: Tree) -> None:
+        """Add another tree. Raises BuildError where both have different files."""
         for path, node in other.nodes.items():
             if not (node.is_directory and path in self.nodes):
                 self.add(path, node)
 
     def files(self) -> Iterator[tuple[str, Node]]:
-        """The regular files in order of their paths."""
+        """Return the regular files, sorted by path."""
         return ((path, node) for path, node in sorted(self.nodes.items()) if node.is_file)
 
     def matching(self, pattern: str) -> list[str]:
-        """The paths that a shell pattern covers; a pattern for a directory covers what is in it."""
+        """Return the paths that a shell pattern matches, and all below matching directories."""
         inside = f"{pattern}/*"
         return [
             path
@@ -106,7 +111,7 @@ class Tree:
         ]
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of file content per group."""
+        """Return the bytes of file content per group."""
         totals: dict[str, int] = {}
         for node in self.nodes.values():
             if node.is_file:

@@ -17,13 +17,13 @@ from image.tree import Tree
 def build(
     chosen: Sequence[Package], debs: Mapping[str, Path], wheel_files: Sequence[Path]
 ) -> tuple[Tree, dict[str, int]]:
-    """Assemble, prune, compile and try the tree of the chosen packages.
+    """Assemble, prune, compile and test the tree of the chosen packages.
 
     Returns:
-        the tree, and how many bytes of files each omission saved.
+        The tree, and the bytes of files that each omission saved.
 
     Raises:
-        BuildError: something listed is missing, useless, unresolved or cannot be imported.
+        BuildError: a listed item is missing, useless, unresolved or cannot be imported.
     """
     progress("unpacking Debian packages and wheels")
     tree = skeleton()
@@ -46,10 +46,10 @@ def build(
 
 
 def omit(tree: Tree) -> dict[str, int]:
-    """Remove what image/contents.py says stays at home, and count its bytes per reason.
+    """Remove the omissions of image/contents.py and return the bytes saved per reason.
 
     Raises:
-        BuildError: a pattern covers nothing, so the list no longer fits the packages.
+        BuildError: a pattern matches nothing: the packages have changed since it was written.
     """
     saved: dict[str, int] = {}
     idle: list[str] = []
@@ -59,12 +59,12 @@ def omit(tree: Tree) -> dict[str, int]:
         kept |= {str(parent) for path in kept for parent in PurePath(path).parents}
         saved[omission.reason] = sum(len(tree.remove(path).data) for path in covered - kept)
     if idle:
-        raise BuildError(f"omissions that cover nothing: {' '.join(idle)}")
+        raise BuildError(f"omissions that match nothing: {' '.join(idle)}")
     return saved
 
 
 def _matching(tree: Tree, patterns: Sequence[str], idle: list[str]) -> set[str]:
-    """What the patterns cover; those that cover nothing are added to `idle`."""
+    """Return the paths that the patterns match; add patterns without a match to `idle`."""
     found: set[str] = set()
     for pattern in patterns:
         paths = tree.matching(pattern)
@@ -75,10 +75,10 @@ def _matching(tree: Tree, patterns: Sequence[str], idle: list[str]) -> set[str]:
 
 
 def add_libraries(tree: Tree, debs: Mapping[str, Path], listed: Sequence[Package]) -> None:
-    """Add the shared libraries that the tree's programs are linked against, and no others.
+    """Add the shared libraries that the tree's programs need, and no others.
 
     Raises:
-        BuildError: no listed package has a library that is needed, or a package is of no use.
+        BuildError: no listed package has a needed library, or a listed package is useless.
     """
     found = Tree()
     origin = {}

@@ -1,4 +1,4 @@
-"""The agent's dependencies from the package index: pinned by hash, fetched once, unpacked."""
+"""The agent's dependencies from the package index: pinned by hash, downloaded once, unpacked."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from image.tree import Tree
 
 REQUIREMENTS = Path(__file__).with_name("requirements.txt")
 
-# glibc of the guest is 2.36; pip does not derive the older tags by itself.
+# The guest's glibc is 2.36; pip does not derive the older tags by itself.
 PLATFORMS = (
     *(f"manylinux_2_{minor}_x86_64" for minor in range(36, 4, -1)),
     "manylinux2014_x86_64",
@@ -25,7 +25,7 @@ PLATFORMS = (
 
 
 def fetch(cache: Cache) -> list[Path]:
-    """Return the wheels that image/requirements.txt pins, verified against its hashes."""
+    """Return the wheels that image/requirements.txt pins, after verifying their hashes."""
     platforms = [word for name in PLATFORMS for word in ("--platform", name)]
     options = ["--python-version", PYTHON_VERSION, "--implementation", "cp", *platforms]
     key = hashlib.sha256(REQUIREMENTS.read_bytes() + "".join(options).encode()).hexdigest()[:32]
@@ -45,10 +45,10 @@ def fetch(cache: Cache) -> list[Path]:
 
 
 def verify(wheels: Sequence[Path], requirements: str) -> None:
-    """Hold each wheel against the hashes of the requirements file.
+    """Compare each wheel with the hashes of the requirements file.
 
     Raises:
-        BuildError: one of them is not pinned there.
+        BuildError: a wheel is not pinned there.
     """
     pinned = set(re.findall(r"--hash=sha256:(\w{64})", requirements))
     for wheel in wheels:
@@ -57,7 +57,7 @@ def verify(wheels: Sequence[Path], requirements: str) -> None:
 
 
 def unpack(tree: Tree, wheel: Path) -> None:
-    """Add a wheel's files to the tree, its extension modules without symbols."""
+    """Add a wheel's files to the tree, and its extension modules without symbols."""
     with zipfile.ZipFile(wheel) as archive:
         for name in archive.namelist():
             if name.endswith("/"):

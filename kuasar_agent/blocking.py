@@ -1,4 +1,4 @@
-"""Calls that may block in the kernel (files on the share, mounts) run in the hub's thread pool."""
+"""Calls that may block in the kernel (files on the share, mounts), made in a thread."""
 
 from __future__ import annotations
 
@@ -17,15 +17,23 @@ T = TypeVar("T")
 
 
 def off_hub(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call `function` in a thread; other greenlets run meanwhile. Its exception is raised here."""
+    """Call `function` in a thread of the hub's pool; return its result or raise its exception.
+
+    Blocks: the greenlet.
+    """
     with span(getattr(function, "__name__", "off_hub").lstrip("_")):
         return _apply(gevent.get_hub().threadpool, lambda: function(*args, **kwargs))
 
 
 def in_own_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """The same in a thread that ends afterwards: what belongs to a thread, as its namespaces do,
-    may be changed there."""
-    from gevent.threadpool import ThreadPool  # the hub imports it with the first use, too
+    """Call `function` as off_hub does, in a thread that ends afterwards.
+
+    The function may change what belongs to a thread, such as its namespaces.
+
+    Blocks: the greenlet.
+    """
+    # Imported late: the hub imports it only with the first call of off_hub, too.
+    from gevent.threadpool import ThreadPool
 
     pool = ThreadPool(1)
     try:
@@ -44,7 +52,7 @@ def _apply(pool: ThreadPool, function: Callable[[], T]) -> T:
             return error
         return None
 
-    # An exception that leaves the thread is printed by the pool, even when somebody handles it.
+    # Returned, not raised: the pool prints an exception that leaves the thread, even a handled one.
     error: BaseException | None = pool.apply(call)
     if error is not None:
         raise error

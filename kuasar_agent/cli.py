@@ -1,16 +1,57 @@
-"""`kuasar-agent`: the agent as an ordinary process, for trying things out without a guest."""
+"""`kuasar-agent`: the agent as an ordinary process, for trials without a guest."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from kuasar_agent import __version__
-from kuasar_agent.agent import Agent, ObserveSettings, Settings
+from kuasar_agent import log as logs
+from kuasar_agent.agent import Agent, Settings
+from kuasar_agent.boot.config import Declared, TaskConfig, declarations
+from kuasar_agent.containers.runtime import TIMEOUT
+from kuasar_agent.directories import NAMESPACES
 from kuasar_agent.linux.syscalls import set_child_subreaper
-from kuasar_agent.log import LEVELS, set_level
 from kuasar_agent.ttrpc import listen
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_PORT_WAIT = 1.0
+"""Seconds for which a virtio-serial port may be missing: on a host none will be plugged in."""
+
+
+def _setting_options(function: F) -> F:
+    """Add an option for each setting that is not of the guest only."""
+    for declared in reversed(list(declarations())):
+        if not declared.setting.guest_only:
+            function = _option(declared)(function)
+    return function
+
+
+def _option(declared: Declared) -> Callable[[F], F]:
+    name = f"--{declared.name.replace('_', '-')}"
+    text = declared.setting.meaning
+    if declared.is_switch:
+        return click.option(name, is_flag=True, help=text)
+
+    def parse(ctx: click.Context, param: click.Parameter, value: str | None) -> object:
+        try:
+            return None if value is None else declared.parse(value)
+        except ValueError as error:
+            raise click.BadParameter(str(error), ctx, param) from None
+
+    return click.option(
+        name,
+        type=click.Choice([each for each in declared.choices if each]) if declared.choices else str,
+        metavar=declared.setting.form or None,
+        default=str(declared.default) or None,
+        show_default=bool(declared.default),
+        callback=parse,
+        help=text,
+    )
 
 
 @click.group()
@@ -20,46 +61,47 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--state", type=click.Path(path_type=Path, file_okay=False), required=True)
-@click.option("--ports", type=click.Path(path_type=Path, file_okay=False), required=True)
-@click.option("--runtime", default="", help="crun or runc; the first one found by default")
-@click.option("--runtime-timeout", default=60.0, show_default=True, help="seconds for it to hang")
-@click.option("--namespaces", default="/run/sandbox-ns", show_default=True, help="the pod's")
-@click.option("--all-events", is_flag=True, help="hand out every task event, not only OOM kills")
-@click.option("--debug", is_flag=True, help="serve the debug console, which is PORTS/1025")
-@click.option("--debug-shell", default="/bin/bash", show_default=True, help="what it runs")
-@click.option("--log-level", type=click.Choice(list(LEVELS)), default="info", show_default=True)
-@click.option("--trace", is_flag=True, help="trace from the start, not only after SIGUSR1")
-@click.option("--trace-endpoint", default="", help="takes OTLP: http://HOST:PORT, vsock://CID:PORT")
-def serve(
-    state: Path,
-    ports: Path,
-    runtime: str,
-    runtime_timeout: float,
-    namespaces: str,
-    all_events: bool,
-    debug: bool,
-    debug_shell: str,
-    log_level: str,
-    trace: bool,
-    trace_endpoint: str,
-) -> None:
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="directory with a bundle for each container, shared by the host in a guest",
+)
+@click.option(
+    "--ports",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="directory of the unix sockets that stand for the guest's vsock ports",
+)
+@click.option(
+    "--runtime-timeout",
+    default=TIMEOUT,
+    show_default=True,
+    help="seconds after which a command of the runtime is killed",
+)
+@click.option(
+    "--namespaces",
+    default=NAMESPACES,
+    show_default=True,
+    help="directory of the pod's namespaces",
+)
+@_setting_options
+def serve(state: Path, ports: Path, runtime_timeout: float, namespaces: str, **values: Any) -> None:
     """Serve the bundles below STATE; the guest's port N is the unix socket PORTS/N."""
-    set_level(log_level)
+    given = {name: value for name, value in values.items() if value is not None}
+    config = TaskConfig(vsock_peers="any")._replace(**given)
+    logs.set_level(config.log_level)
+    logs.set_format(config.log_format)
     set_child_subreaper()
     ports.mkdir(parents=True, exist_ok=True)
     agent = Agent(
         Settings(
             state=str(state),
             listen=lambda port: listen(f"unix://{ports}/{port}"),
-            host_only=False,
-            runtime=runtime,
+            config=config,
             runtime_timeout=runtime_timeout,
-            all_events=all_events,
             namespaces=namespaces,
-            debug_shell=debug_shell if debug else "",
-            port_wait=1.0,
-            observe=ObserveSettings(trace=trace, trace_endpoint=trace_endpoint),
+            port_wait=_PORT_WAIT,
         )
     )
     agent.start()

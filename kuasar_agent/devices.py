@@ -1,8 +1,8 @@
-"""The devices of the guest: one table, kept by the kernel's events, and waiting for what is late.
+"""The devices of the guest in a table that follows the kernel's events, and waiting for a device.
 
-The socket for events is opened before the first look into sysfs, so that nothing that is plugged
-in between is missed. Whoever asks sees every event the kernel has sent so far: a disk that went
-away and the next one in its slot are never mistaken for each other.
+The socket for events is opened before sysfs is read for the first time, so that no device plugged
+in between is missed. Every look at the table first enters the events that the kernel has sent so
+far, so that a removed disk is not mistaken for the next one in its slot.
 """
 
 from __future__ import annotations
@@ -27,28 +27,29 @@ T = TypeVar("T")
 
 SUBSYSTEMS = ("block", "net", "virtio-ports")
 PATIENCE = 10.0
-"""Seconds that a device is waited for when the caller set no deadline."""
+"""Seconds of waiting for a device when the caller sets no deadline."""
 
-# Where there are no events, sysfs is looked at in this rhythm (seconds).
 _LOOK_AGAIN = 0.25
+"""Seconds between two reads of sysfs where the kernel's events are not available."""
 
 
 class Device(NamedTuple):
     """A disk, a network interface or a virtio-serial port."""
 
     devpath: str
-    """Its place below /sys."""
+    """The device's directory below /sys."""
     subsystem: str
     name: str
-    """The kernel's name; of a disk or port also that of its node in /dev."""
+    """The kernel's name, which is also the name of a disk's or port's node in /dev."""
 
     @property
     def node(self) -> str:
+        """The path of the device's node."""
         return f"/dev/{self.name}"
 
 
 class Devices:
-    """The table of devices by their place in /sys."""
+    """The table of devices by their directory in /sys."""
 
     def __init__(self, sysfs: str = "/sys") -> None:
         self.sysfs = sysfs
@@ -59,7 +60,7 @@ class Devices:
         self._watchers: list[Callable[[Uevent], None]] = []
 
     def start(self) -> None:
-        """Follow the kernel's events from now on; without them sysfs is looked at instead."""
+        """Follow the kernel's events from now on; read sysfs at intervals if there are none."""
         try:
             self._socket = UeventSocket()
         except OSError as error:
@@ -68,11 +69,11 @@ class Devices:
         gevent.spawn(self._follow, self._socket)
 
     def watch(self, watcher: Callable[[Uevent], None]) -> None:
-        """Have `watcher` called with every event of any subsystem; it must not block or raise."""
+        """Call `watcher` with every later event of any subsystem; it must not block or raise."""
         self._watchers.append(watcher)
 
     def list(self, subsystem: str) -> list[Device]:
-        """The devices that are there now, in the order in which they appeared."""
+        """Return the present devices of a subsystem in the order in which they appeared."""
         self._catch_up()
         return [device for device in self._table.values() if device.subsystem == subsystem]
 
@@ -83,7 +84,7 @@ class Devices:
         what: str,
         deadline: float | None = None,
     ) -> Device:
-        """The first device that `accept` takes; see `wait_until`."""
+        """Wait for a device that `accept` takes and return the first; see `wait_until`."""
 
         def find() -> Device | None:
             for device in self.list(subsystem):
@@ -96,19 +97,21 @@ class Devices:
     def wait_until(
         self, probe: Callable[[], T | None], what: str, deadline: float | None = None
     ) -> T:
-        """What `probe` finds, asked again whenever a device came, changed or got its driver.
+        """Call `probe` whenever a device came, changed or got its driver, until it finds one.
 
         Args:
-            probe: may block or raise; an exception ends the waiting.
-            what: names the device in the error.
-            deadline: on time.monotonic()'s clock; without one, `PATIENCE` from now.
+            probe: returns None as long as the device is missing; an exception ends the waiting.
+            what: the device's name in the error and the log.
+            deadline: on time.monotonic()'s clock; None stands for `PATIENCE` from now.
 
         Raises:
-            DeadlineExceeded: it did not come in time.
+            DeadlineExceeded: the device did not come in time.
+
+        Blocks: the greenlet.
         """
         started = monotonic()
         deadline = started + PATIENCE if deadline is None else deadline
-        said = False
+        logged = False
         changed = Event()
         self._waiters.add(changed)
         try:
@@ -122,15 +125,15 @@ class Devices:
                     raise DeadlineExceeded(
                         f"timeout waiting for device {what}: not there after {waited:.1f} s"
                     )
-                if not said:
+                if not logged:
                     log.info("waiting for device", device=what)
-                    said = True
+                    logged = True
                 changed.wait(remaining if self._socket else min(remaining, _LOOK_AGAIN))
         finally:
             self._waiters.discard(changed)
 
     def apply(self, event: Uevent) -> None:
-        """Enter one event into the table and wake those who wait."""
+        """Enter an event into the table and wake the waiting greenlets."""
         if event.subsystem in SUBSYSTEMS:
             self._enter(event)
         for watcher in self._watchers:
@@ -149,7 +152,7 @@ class Devices:
         if event.action == "move":
             self._table.pop(event.properties.get("DEVPATH_OLD", ""), None)
         if event.action in ("add", "move"):
-            # Popped first: a device that comes again comes last.
+            # Removed first: a device that is added again is the newest in the table's order.
             self._table.pop(event.devpath, None)
             self._table[event.devpath] = _device(event.devpath, event.subsystem, event.properties)
             log.debug("device added", devpath=event.devpath)
@@ -164,7 +167,7 @@ class Devices:
                 gevent.sleep(_LOOK_AGAIN)
 
     def _catch_up(self) -> None:
-        """Enter all that the kernel has said so far."""
+        """Enter all events that the kernel has sent so far."""
         if self._stale or self._socket is None:
             self._scan()
         while self._socket is not None:
@@ -184,7 +187,7 @@ class Devices:
         known = {path: device for path, device in self._table.items() if path in found}
         changed = self._table != found
         self._table = known | found
-        if changed:  # else a waiter that has to scan would wake itself for ever
+        if changed:  # otherwise a waiting greenlet that scans would wake itself without end
             self._wake()
 
     def _read_sysfs(self) -> Iterator[Device]:
@@ -194,13 +197,13 @@ class Devices:
             try:
                 names = sorted(os.listdir(directory))
             except OSError:
-                continue  # the driver is not there (yet)
+                continue  # the driver is not loaded
             for name in names:
                 path = os.path.realpath(f"{directory}/{name}")
                 try:
                     text = read_text(f"{path}/uevent")
                 except OSError:
-                    continue  # it has gone meanwhile
+                    continue  # the device was removed since the directory was read
                 pairs = (line.partition("=") for line in text.split("\n"))
                 properties = {key: value for key, _, value in pairs}
                 yield _device(path.removeprefix(top), subsystem, properties)

@@ -9,6 +9,9 @@ https://github.com/containerd/errdefs
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class AgentError(Exception):
     """A call that cannot be carried out, for a reason that its caller is told."""
@@ -56,3 +59,13 @@ class Unimplemented(AgentError):
 
 class Unavailable(AgentError):
     """A service that does not answer now; the caller may try again."""
+
+
+@contextmanager
+def explained(step: str) -> Iterator[None]:
+    """Turn an OSError of the block into `Unknown` with the step and the kernel's words."""
+    try:
+        yield
+    except OSError as error:
+        file = f": {error.filename}" if error.filename else ""
+        raise Unknown(f"{step}: {error.strerror}{file}") from None

@@ -1,11 +1,11 @@
-"""Structured log lines, one write(2) each, that never raise and never stall the agent.
+"""Structured log lines, one write(2) each; logging never raises and never blocks the agent.
 
     ts=1.204113 level=info msg="container created" src=containers.container id=c1 pid=214
     {"ts":1.204113,"level":"info","msg":"container created","src":"…","id":"c1","pid":214}
 
-`ts` is CLOCK_MONOTONIC in seconds: time since the kernel started, on the same scale as its own
-messages. The standard library's logging is not used: it would be the only importer of its
-modules before the agent serves, and its handlers write to a console that may be stuck.
+`ts` is CLOCK_MONOTONIC in seconds since the kernel started, the clock of the kernel's own messages.
+The standard library's logging is not used: importing it would delay the start, and its handlers
+block on a console that the host does not read.
 """
 
 from __future__ import annotations
@@ -32,29 +32,29 @@ _LABELS = {TRACE: "trace", DEBUG: "debug", INFO: "info", WARNING: "warn", ERROR:
 FORMATS = ("logfmt", "json")
 
 BURST = 100
-"""Lines of one message within `WINDOW`; what comes beyond is dropped, counted and reported."""
+"""Lines of one message within `WINDOW`; further lines are dropped, counted and reported."""
 
 WINDOW = 1.0
 """Seconds."""
 
 VALUE_LIMIT = 4096
-"""Characters of one value that reach the console; the rest is cut and counted."""
+"""Characters of one value that are written; the rest is cut and counted."""
 
 KMSG_LIMIT = 900
 """Bytes of one /dev/kmsg record that every kernel accepts; a longer write fails with EINVAL."""
 
 STALL_SECONDS = 0.1
-"""How long one line may wait in all for a full console before the console counts as stuck."""
+"""Seconds for which one line waits for a full console before the console counts as stuck."""
 
 _PACKAGE = "kuasar_agent."
 
 
 class LogSink:
-    """Where lines go. Owns no fd; the one it is given should be in non-blocking mode.
+    """The console that lines are written to; its descriptor should be in non-blocking mode.
 
-    A console that nobody reads fills up. The first line that finds it full waits
-    `STALL_SECONDS`; from then on lines are dropped and counted without waiting, until a write
-    succeeds again, which is preceded by a line with the count.
+    A console that the host does not read fills up. The first line that finds it full waits
+    `STALL_SECONDS`; from then on lines are dropped and counted without waiting. The next line that
+    can be written follows a line with the count.
     """
 
     def __init__(self, fd: int = 2) -> None:
@@ -63,8 +63,11 @@ class LogSink:
         self._torn = False
         self._stuck = False
 
+    def descriptors(self) -> list[int]:
+        return [self.fd]
+
     def attach(self, fd: int) -> None:
-        """Write to `fd` from now on."""
+        """Write to `fd` from now on; the caller closes the descriptor used before."""
         self.fd = fd
         self._torn = self._stuck = False
 
@@ -83,7 +86,7 @@ class LogSink:
             self._torn = left > 0
 
     def _put(self, data: bytes) -> int:
-        """Write `data`; the number of bytes that the console did not take."""
+        """Write `data`; return the number of bytes that the console did not take."""
         try:
             left = len(data) - os.write(self.fd, data)
         except BlockingIOError:
@@ -109,17 +112,17 @@ class LogSink:
 
 
 class _Limiter:
-    """Counts the lines of each message; a message is a literal of some module, so there are few."""
+    """The lines of each message within its window. Messages are literals: the table stays small."""
 
     MOST = 1024
 
     def __init__(self) -> None:
         self._windows: dict[tuple[str, str], list[float]] = {}
-        """Start, lines kept and lines dropped of each message's window."""
+        """Start (seconds), lines written and lines dropped of each message's window."""
         self._dropping = False
 
     def admit(self, key: tuple[str, str]) -> bool:
-        """Whether one more line of this message may be written now."""
+        """Count one line of a message; return whether it may be written."""
         now = time.monotonic()
         if self._dropping:
             self.report(now)
@@ -137,7 +140,7 @@ class _Limiter:
         return False
 
     def report(self, now: float) -> None:
-        """Say what was dropped in windows that are over."""
+        """Write a line for each message that was dropped in a window which is over."""
         self._dropping = False
         for (src, msg), window in list(self._windows.items()):
             if window[2] and now - window[0] >= WINDOW:
@@ -153,13 +156,17 @@ _limiter = _Limiter()
 
 
 def set_level(level: str) -> None:
-    """Drop lines below `level`, a key of `LEVELS`; KeyError for any other name."""
+    """Drop lines below `level`, a key of `LEVELS`.
+
+    Raises:
+        KeyError: there is no such level.
+    """
     global _level
     _level = LEVELS[level]
 
 
 def is_tracing() -> bool:
-    """Whether even the finest lines are written."""
+    """Return whether lines of level trace are written."""
     return _level <= TRACE
 
 
@@ -170,18 +177,18 @@ def set_format(name: str) -> None:
 
 
 def write(level: int, msg: str, /, **fields: object) -> None:
-    """One line that the limit per message does not count; `src` is the caller's to give."""
+    """Write one line that `BURST` does not limit; the caller gives `src` as a field."""
     if _level <= level:
         console.write(_format(_now(), _LABELS[level], msg, fields))
 
 
 def report_dropped() -> None:
-    """Say what the limit has dropped, when no other line comes along to do so."""
+    """Report dropped lines; called now and then, since a later line may never come."""
     _limiter.report(time.monotonic())
 
 
 class Logger:
-    """Writes the lines of one module; `src` is its name within the package."""
+    """The log of one module; its lines carry the module's name within the package as `src`."""
 
     __slots__ = ("_src",)
 
@@ -209,7 +216,7 @@ class Logger:
             self._emit(ERROR, msg, fields)
 
     def exception(self, msg: str, /, **fields: object) -> None:
-        """An error line with the traceback of the exception being handled."""
+        """Write an error line with the traceback of the exception that is being handled."""
         if _level <= ERROR:
             self._emit(ERROR, msg, {**fields, "traceback": _traceback()})
 
@@ -219,19 +226,19 @@ class Logger:
 
 
 def get_logger(name: str) -> Logger:
-    """The logger of the module called `name` (`__name__`)."""
+    """Return the logger of the module called `name` (`__name__`)."""
     return Logger(name)
 
 
 def format_line(ts: str, level: str, msg: str, fields: dict[str, object]) -> str:
-    """One logfmt line: any field value gives printable text on a single line."""
+    """Return a logfmt line; any field value becomes printable text on a single line."""
     pairs = [f"ts={ts}", f"level={level}", f"msg={_quote(_clip(msg))}"]
     pairs += [f"{key}={_value(value)}" for key, value in fields.items()]
     return " ".join(pairs)
 
 
 def format_json(ts: str, level: str, msg: str, fields: dict[str, object]) -> str:
-    """The same as one JSON object."""
+    """Return the line as one JSON object."""
     pairs = [f'"ts":{ts}', f'"level":"{level}"', f'"msg":{_quote(_clip(msg))}']
     pairs += [f'"{key}":{_json(value)}' for key, value in fields.items()]
     return "{" + ",".join(pairs) + "}"
@@ -291,7 +298,7 @@ _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def _quote(text: str) -> str:
-    """A JSON string."""
+    """Return `text` as a JSON string."""
     if text.isprintable() and '"' not in text and "\\" not in text:
         return f'"{text}"'
     return '"' + "".join(map(_escape, text)) + '"'
@@ -307,7 +314,7 @@ def _escape(char: str) -> str:
 
 
 def _traceback() -> str:
-    import traceback  # needed only when something broke
+    import traceback  # imported with the first failure (start-up time)
 
     try:
         return "".join(traceback.format_exception(sys.exception())).rstrip()

@@ -1,14 +1,14 @@
-"""The one owner of waitpid(2).
+"""The only caller of waitpid(2) in the agent.
 
 PID 1 inherits every orphan of the guest, so it has to wait for any child. Two callers of waitpid
-would steal statuses from each other: everything that starts a process does it through `Reaper`.
+would take exit statuses from each other: every process of the agent is started by `Reaper.spawn`.
 
 Two rules keep an exit from being lost or given to the wrong process:
 
 * `spawn` registers the child before the hub can run again.
-* A container's first process is the child of a runtime command and becomes ours when that command
-  ends; it may be dead before its pid is known. While an `Adoption` is open, exits of pids that
-  nobody registered are kept, and `Adoption.claim` looks there.
+* A container's first process is a child of the runtime command. It becomes a child of the agent
+  when that command ends, and may be dead before its pid is known. While an `Adoption` is open, the
+  exits of unregistered pids are kept, and `Adoption.claim` looks there.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from kuasar_agent.log import get_logger
 
 log = get_logger(__name__)
 
-# A fork bomb's remains are reaped in slices, so that requests are served between them.
+# Exits reaped before the hub may run: after a fork bomb, requests are served between batches.
 _BATCH = 256
 
 
 class Exit(NamedTuple):
-    """How a process ended: `status` is its exit code, or 128 + the signal that killed it."""
+    """The end of a process: `status` is its exit code, or 128 + the signal that killed it."""
 
     pid: int
     status: int
@@ -42,20 +42,33 @@ class Exit(NamedTuple):
 
 
 class Child:
-    """A process that somebody waits for."""
+    """A registered process: its pid and, once the reaper has collected it, its exit."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.exit: Exit | None = None
+        """None until the process was reaped; from then on the kernel may give the pid away."""
         self._ended = gevent.event.Event()
 
-    def wait(self, timeout: float | None = None) -> Exit | None:
-        """The exit, or None when `timeout` (seconds) passed first."""
+    def wait(self) -> Exit:
+        """Wait for the exit. Blocks: the greenlet."""
+        self._ended.wait()
+        assert self.exit is not None
+        return self.exit
+
+    def wait_for(self, timeout: float) -> Exit | None:
+        """Wait up to `timeout` seconds for the exit; return None when the process still runs.
+
+        Blocks: the greenlet.
+        """
         self._ended.wait(timeout)
         return self.exit
 
     def signal(self, number: int) -> bool:
-        """Send a signal; False when the process was reaped already, so that no stranger is hit."""
+        """Send a signal; return False when the process has ended.
+
+        A pid that was reaped may belong to another process by now, which must not be hit.
+        """
         if self.exit is not None:
             return False
         try:
@@ -77,9 +90,11 @@ class Adoption:
         self._exits: dict[int, Exit] = {}
 
     def claim(self, pid: int) -> Child:
-        """Register a process that the command left to us, dead or alive.
+        """Register a process, dead or alive, that the command left to the agent.
 
-        Raises ChildProcessError when `pid` neither is our child nor ended since the command began.
+        Raises:
+            ChildProcessError: `pid` is no child of the agent and did not end since the adoption
+                began.
         """
         child = Child(pid)
         try:
@@ -98,22 +113,27 @@ class Adoption:
 
 
 class Reaper:
-    """Spawns processes and collects every exit of the guest."""
+    """The registry of running children, and the loop that collects every exit of the guest."""
 
     def __init__(self) -> None:
         self.reaped = 0
-        """How many processes were collected, orphans included."""
+        """Number of processes collected so far, orphans included."""
         self._children: dict[int, Child] = {}
         self._adoptions: list[Adoption] = []
         self._wake: Any = None
+        self._wake_fds: list[int] = []
         self._reaping = False
 
+    def descriptors(self) -> list[int]:
+        return self._wake_fds
+
     def start(self) -> None:
-        """Collect exits from now on, and those that came before."""
-        # gevent keeps SIGCHLD from libev's signal watchers. Python's handlers run between two
-        # bytecodes, so one that comes just before the hub sleeps would wait for the next event;
-        # the byte that Python writes from its C handler does not.
+        """Collect the exits of the past, and every later one as it comes."""
+        # libev's own SIGCHLD watcher calls waitpid, so gevent offers none. A Python handler runs
+        # between two bytecodes: a signal that arrives just before the hub sleeps would wait for
+        # the hub's next event. The byte that Python's C handler writes wakes the hub at once.
         readable, writable = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake_fds = [readable, writable]
         signal.set_wakeup_fd(writable, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         self._wake = gevent.get_hub().loop.io(readable, 1)
@@ -125,7 +145,7 @@ class Reaper:
         gevent.spawn(self.reap)
 
     def reap(self) -> None:
-        """Collect every exit there is."""
+        """Collect every exit that the kernel has, in batches of `_BATCH`."""
         if self._reaping:
             return
         self._reaping = True
@@ -147,11 +167,13 @@ class Reaper:
         pass_fds: Sequence[int] = (),
         new_session: bool = True,
     ) -> Child:
-        """Start a program as the leader of a session, or else of a process group, of its own.
+        """Start a program as the leader of its own session or, without `new_session`, group.
 
-        The scheduler puts a new session behind what runs already (CONFIG_SCHED_AUTOGROUP): a
-        command that somebody waits for takes twice as long in one when the machine is busy.
-        Raises OSError when the program cannot be executed.
+        The scheduler gives a new session a share of its own (CONFIG_SCHED_AUTOGROUP, sched(7)):
+        on a busy machine a command with a waiting caller takes twice as long there.
+
+        Raises:
+            OSError: the program cannot be executed.
         """
         process = subprocess.Popen(
             argv,
@@ -164,14 +186,14 @@ class Reaper:
             start_new_session=new_session,
             process_group=None if new_session else 0,
         )
-        # Popen polls objects without a return code when the next one is made; this pid is ours.
+        # Popen calls waitpid for objects without a return code whenever a new one is made.
         process.returncode = 0
         child = self._children[process.pid] = Child(process.pid)
         return child
 
     @contextmanager
     def adopting(self) -> Iterator[Adoption]:
-        """Keep the exits of unknown pids until the block ends."""
+        """Keep the exits of unregistered pids until the block ends."""
         adoption = Adoption(self._children)
         self._adoptions.append(adoption)
         try:
@@ -180,7 +202,7 @@ class Reaper:
             self._adoptions.remove(adoption)
 
     def _reap_batch(self) -> bool:
-        """Reap up to a batch; True when there may be more."""
+        """Reap up to `_BATCH` exits; return whether there may be more."""
         for _ in range(_BATCH):
             try:
                 pid, wait_status = os.waitpid(-1, os.WNOHANG)
@@ -202,13 +224,16 @@ class Reaper:
 
 
 def exit_status(wait_status: int) -> int:
-    """A wait status as shells and containerd number it: exit code, or 128 + signal."""
+    """Return a wait status as shells and containerd number it: exit code, or 128 + signal."""
     code = os.waitstatus_to_exitcode(wait_status)
     return code if code >= 0 else 128 - code
 
 
 def ignore_termination(report: Callable[[str], None]) -> list[object]:
-    """Make SIGTERM and SIGINT harmless (Ctrl-Alt-Del sends one to init); keep what is returned."""
+    """Report SIGTERM and SIGINT instead of ending; Ctrl-Alt-Del sends SIGINT to init.
+
+    The caller keeps the returned watchers: the handlers end with them.
+    """
     return [
         gevent.signal_handler(number, report, number.name)
         for number in (signal.SIGTERM, signal.SIGINT)

@@ -1,4 +1,4 @@
-"""Marks the parts of a call for whoever traces; while nobody does, a mark costs a comparison."""
+"""Marks of the parts of a call for tracing; while tracing is off, a mark costs a comparison."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 Open = Callable[[str], AbstractContextManager[object]]
-"""Begins a span below the current one of this greenlet; it ends with the block."""
+"""Begins a span as a child of this greenlet's current one; it ends with the block."""
 
 _NOTHING = nullcontext()
 _open: Open | None = None
 
 
 def trace_with(open: Open | None) -> None:
-    """Hand every mark to `open` from now on, or to nobody."""
+    """Open a span by `open` for every mark from now on; None turns the marks off."""
     global _open
     _open = open
 
 
 def span(name: str) -> AbstractContextManager[object]:
-    """Mark a block."""
+    """Return a context manager that marks a block."""
     return _NOTHING if _open is None else _open(name)
 
 
 def traced(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Mark every call of a function."""
+    """Return a decorator that marks every call of a function."""
 
     def mark(function: Callable[P, T]) -> Callable[P, T]:
         @wraps(function)

@@ -1,126 +1,92 @@
-"""Which sandbox a command talks to, and what is said when it does not answer."""
+"""The arguments that name a guest: SANDBOX, --dir and --address."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import re
-import socket as stdlib_socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-from gevent.socket import socket
+from click.shell_completion import CompletionItem
 
-from kuasar_agent.ttrpc import Client, Code, StatusError, dial
-from kuasar_host.errors import DebugError
-from kuasar_host.sandbox import TASK_PORT
-from kuasar_host.sockets import short_path
+from kuasar_host import sandboxes
+from kuasar_host.address import GuestAddress
+from kuasar_host.errors import HostError
 
-CONSOLE_PORT = 1025
-WITHIN = 5.0
-"""Seconds in which a port has to answer."""
-
-_FORM = re.compile(r"(?:[a-z]+\+)?(unix|vsock|hvsock)://(.+)")
-_EXPECTED = "expected vsock://CID, hvsock://SOCKET or unix://DIRECTORY, with or without a port"
+_Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-class Target:
-    """A running sandbox: a directory as `kuasar-debug boot` or Kuasar makes it, or an address."""
+def guest_arguments(rest: str = "") -> _Decorator:
+    """Add the arguments to a command, which gets a GuestAddress first.
 
-    def __init__(self, directory: Path | None, address: str | None) -> None:
-        """Raises DebugError unless exactly one of them is given and makes sense."""
-        if (directory is None) == (address is None):
-            raise DebugError("give either --dir or --address")
-        if directory is not None:
-            address = f"hvsock://{directory.absolute()}/task.vsock"
-        match = _FORM.fullmatch(address or "")
-        if match is None:
-            raise DebugError(f"{address!r} is not an address: {_EXPECTED}")
-        self._scheme, place = match.groups()
-        separator = "/" if self._scheme == "unix" else ":"
-        head, found, port = place.rpartition(separator)
-        self._place = head if found and port.isdigit() else place.rstrip("/")
-        if self._scheme == "vsock" and not self._place.isdigit():
-            raise DebugError(f"{address!r} is not an address: {_EXPECTED}")
-        self.directory = directory
-        if directory is None and self._scheme == "hvsock":
-            self.directory = Path(self._place).parent
-        """Where the host keeps the sandbox's files, if that can be told."""
+    `rest` is the metavariable of the arguments after SANDBOX; the command gets those as `words`.
+    SANDBOX is left out with --dir or --address.
+    """
 
-    def address(self, port: int) -> str:
-        separator = "/" if self._scheme == "unix" else ":"
-        return f"{self._scheme}://{self._place}{separator}{port}"
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def with_guest(
+            directory: Path | None, address: str | None, words: tuple[str, ...], **options: Any
+        ) -> Any:
+            guest, words = _take_guest(directory, address, words)
+            if rest:
+                options["words"] = words
+            elif words:
+                raise HostError(f"unexpected argument {words[0]!r}")
+            return command(guest, **options)
 
-    def dial(self, port: int) -> socket:
-        """A connection to a port of the guest. Raises DebugError that says why not."""
-        address = self.address(port)
-        try:
-            if self._scheme == "hvsock":
-                self._probe()
-                with short_path(Path(self._place)) as name:
-                    return dial(f"hvsock://{name}:{port}", WITHIN)
-            return dial(address, WITHIN)
-        except (OSError, StatusError) as error:
-            raise DebugError(f"{address}: {_explain(port, error)}") from None
+        by_directory = click.option(
+            "--dir",
+            "directory",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="directory of `kuasar-debug boot`, or of a Cloud Hypervisor sandbox of Kuasar",
+        )
+        by_address = click.option(
+            "--address",
+            help="vsock://CID, hvsock:///DIR/task.vsock or unix:///DIR",
+        )
+        metavar = f"[SANDBOX] {rest}".rstrip()
+        arguments = click.argument(
+            "words", nargs=-1, metavar=metavar, type=click.UNPROCESSED, shell_complete=_complete
+        )
+        return by_directory(by_address(arguments(with_guest)))
 
-    def _probe(self) -> None:
-        """Raises OSError when no hypervisor listens: `dial` would wait for one to come."""
-        probe = stdlib_socket.socket(stdlib_socket.AF_UNIX)
-        with probe, short_path(Path(self._place)) as name:
-            probe.connect(name)
-
-    @contextlib.contextmanager
-    def client(self) -> Iterator[Client]:
-        """A ttrpc client; what goes wrong inside the block ends in one line."""
-        try:
-            with Client(self.dial(TASK_PORT)) as client:
-                yield client
-        except StatusError as error:
-            raise DebugError(explain_status(error)) from None
+    return decorate
 
 
-def explain_status(error: StatusError) -> str:
-    """One line for a status."""
+def containers_of(directory: Path) -> list[str]:
+    """Return the containers with a bundle in a sandbox's shared directory."""
+    return sorted(path.parent.name for path in directory.glob("shared/*/config.json"))
+
+
+def _take_guest(
+    directory: Path | None, address: str | None, words: tuple[str, ...]
+) -> tuple[GuestAddress, tuple[str, ...]]:
+    if directory is not None and address is not None:
+        raise HostError("give either --dir or --address")
+    if address is not None:
+        return GuestAddress(address), words
+    if directory is not None:
+        return GuestAddress.of_directory(directory), words
+    if not words:
+        raise HostError("name a sandbox: its id, or --dir or --address")
+    sandbox, *rest = words
+    return GuestAddress.of_directory(sandboxes.find(sandbox)), tuple(rest)
+
+
+def _complete(
+    context: click.Context, _: click.Parameter, incomplete: str
+) -> Sequence[CompletionItem]:
+    """Complete the sandbox, and after it the names of its containers."""
+    words = context.params.get("words") or ()
+    directory = context.params.get("directory")
+    if context.params.get("address") is not None:
+        return []
     try:
-        name = Code(error.code).name.replace("_", " ").lower()
-    except ValueError:
-        name = f"code {error.code}"
-    if error.code == Code.UNIMPLEMENTED:
-        return f"the agent does not offer this: {error}"
-    if error.code == Code.UNAVAILABLE:
-        return "the connection to the agent ended"
-    return f"{name}: {error}"
-
-
-def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """`--dir` and `--address`; the command gets a Target first."""
-
-    @functools.wraps(command)
-    def with_target(directory: Path | None, address: str | None, **rest: Any) -> Any:
-        return command(Target(directory, address), **rest)
-
-    where = click.option(
-        "--dir",
-        "directory",
-        type=click.Path(path_type=Path, file_okay=False),
-        help="of `kuasar-debug boot`, or of a sandbox of Kuasar with Cloud Hypervisor",
-    )
-    who = click.option(
-        "--address",
-        help="of the agent: vsock://CID:1024, hvsock:///DIR/task.vsock:1024, unix:///DIR/1024",
-    )
-    return where(who(with_target))
-
-
-def _explain(port: int, error: OSError | StatusError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no such socket"
-    if isinstance(error, ConnectionRefusedError):
-        return "nobody listens there: the guest is gone"
-    if isinstance(error, OSError) and not isinstance(error, TimeoutError):
-        return error.strerror or str(error)
-    if port == CONSOLE_PORT:
-        return "no answer; the debug console needs task.debug on the guest's kernel command line"
-    return f"no answer within {WITHIN:.0f} s"
+        if directory is None and words:
+            directory = sandboxes.find(words[0])
+    except HostError:
+        return []
+    names = sandboxes.ids() if directory is None else containers_of(directory)
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]

@@ -1,4 +1,4 @@
-"""The guest's console, as `SerialLog` keeps it in a file."""
+"""Lines of the guest's console, read from the file in which the host keeps it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import gevent
 
 from kuasar_agent.log import LEVELS
-from kuasar_host.errors import DebugError
+from kuasar_host.errors import HostError
 from kuasar_host.serial_log import parse_line
 
 __all__ = ["LEVELS", "read", "to_json", "wanted"]
@@ -18,11 +18,17 @@ _PAUSE = 0.2
 
 
 def read(path: Path, *, follow: bool) -> Iterator[str]:
-    """The lines; with `follow` those to come as well, for ever. Raises DebugError."""
+    """Yield the lines, and with `follow` later ones too, without an end.
+
+    Raises:
+        HostError: the file cannot be read.
+
+    Blocks: the greenlet.
+    """
     try:
         file = path.open(errors="replace")
     except OSError as error:
-        raise DebugError(f"{path}: {error.strerror}") from None
+        raise HostError(f"{path}: {error.strerror}") from None
     with file:
         line = ""
         while True:
@@ -39,7 +45,7 @@ def read(path: Path, *, follow: bool) -> Iterator[str]:
 
 
 def wanted(line: str, level: str | None) -> bool:
-    """Whether a line is of the agent's log and at least of `level`; any line without a level."""
+    """Return whether a line is of the agent's log and at least of `level`; any line if None."""
     if level is None:
         return True
     given = LEVELS.get(parse_line(line).get("level", ""))
@@ -47,5 +53,5 @@ def wanted(line: str, level: str | None) -> bool:
 
 
 def to_json(line: str) -> str:
-    """The fields of the agent's line, else the line as `text`."""
+    """Return the fields of a line of the agent's log, or another line as `text`."""
     return json.dumps(parse_line(line) or {"text": line})

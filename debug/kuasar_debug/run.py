@@ -1,8 +1,9 @@
-"""Run one container in a microVM, with its input and output on ours."""
+"""One container in a microVM, with the input and output of this process."""
 
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import sys
 import time
@@ -14,21 +15,21 @@ from typing import IO
 import gevent
 from gevent.os import tp_read
 
-from kuasar_agent.api import task_pb2
+from kuasar_agent.api import agent_pb2, task_pb2
 from kuasar_agent.ttrpc import StatusError, Stub, dial
 from kuasar_host.bundle import make_bundle
 from kuasar_host.sandbox import Sandbox
+from kuasar_host.services import TASK
 
-_TASK = task_pb2.DESCRIPTOR.services_by_name["Task"]
 _PORTS = range(20000, 30000)
 _CONNECT_WITHIN = 10.0
-# After the container's end, output that does not move for this long is given up.
+# Seconds without output after the container's end until the rest of it is given up.
 _SILENCE = 10.0
 _CHUNK = 65536
 
 
 class Run:
-    """One container's way through the microVM."""
+    """One container, from its bundle to its exit status."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.id = f"run-{uuid.uuid4().hex[:8]}"
@@ -36,27 +37,40 @@ class Run:
         self._sandbox = sandbox
         self._task: Stub | None = None
         self._moved_at = 0.0
-        # Several runs share the guest's ports when they share its microVM.
+        # Several runs in one microVM share its vsock ports: take different ones.
         first = _PORTS[int(self.id[4:], 16) % (len(_PORTS) - 2)]
         self._stdin, self._stdout, self._stderr = range(first, first + 3)
 
     def run(self, command: Sequence[str], rootfs: Path | None = None) -> int:
-        """The container's exit status. Raises StatusError when the agent refuses something."""
-        make_bundle(self._sandbox.shared, self.id, command, rootfs)
+        """Run the container and return its exit status; its bundle is removed.
+
+        Raises:
+            HostError: the bundle cannot be made.
+            StatusError: the agent refuses a call, or is gone.
+
+        Blocks: the greenlet.
+        """
+        bundle = self._sandbox.shared / self.id
+        try:
+            make_bundle(self._sandbox.shared, self.id, command, rootfs)
+            with self._sandbox.connect() as client:
+                return self._run_bundle(client.stub(TASK))
+        finally:
+            shutil.rmtree(bundle, ignore_errors=True)
+
+    def _run_bundle(self, task: Stub) -> int:
         feed = not sys.stdin.isatty()
-        with self._sandbox.connect() as client:
-            task = client.stub(_TASK)
-            request = task_pb2.CreateTaskRequest(
-                id=self.id,
-                stdin=f"vsock://3:{self._stdin}" if feed else "",
-                stdout=f"vsock://3:{self._stdout}",
-                stderr=f"vsock://3:{self._stderr}",
-            )
-            task.create(request)
-            try:
-                return self._run_created(task, feed=feed)
-            finally:
-                task.delete(task_pb2.DeleteRequest(id=self.id))
+        request = task_pb2.CreateTaskRequest(
+            id=self.id,
+            stdin=f"vsock://3:{self._stdin}" if feed else "",
+            stdout=f"vsock://3:{self._stdout}",
+            stderr=f"vsock://3:{self._stderr}",
+        )
+        task.create(request)
+        try:
+            return self._run_created(task, feed=feed)
+        finally:
+            task.delete(task_pb2.DeleteRequest(id=self.id))
 
     def _run_created(self, task: Stub, *, feed: bool) -> int:
         outputs = [
@@ -80,7 +94,9 @@ class Run:
         while not all(output.dead for output in outputs):
             gevent.joinall(outputs, timeout=1)
             if time.monotonic() > self._moved_at + _SILENCE:
-                print(f"no end of the output after {_SILENCE:.0f} s", file=sys.stderr)
+                print(
+                    f"the output does not end: nothing came for {_SILENCE:.0f} s", file=sys.stderr
+                )
                 gevent.killall(outputs)
 
     def _print(self, port: int, target: IO[bytes]) -> None:
@@ -98,11 +114,11 @@ class Run:
                 while data := tp_read(sys.stdin.fileno(), _CHUNK):
                     peer.sendall(data)
             except OSError:
-                # The container has read enough, or its input went with it.
+                # The container has closed its input or has ended.
                 return
 
     def kill(self) -> bool:
-        """Kill the container; False if there is none to kill."""
+        """Kill the container; return False if there is none."""
         if self._task is None:
             return False
         # It may have ended by itself meanwhile.
@@ -112,23 +128,33 @@ class Run:
 
 
 def summary(sandbox: Sandbox, run: Run, status: int) -> str:
-    """What a newcomer wants to know of what just happened."""
-    serving, steps = sandbox.console.serving, sandbox.console.steps
+    """Return a few lines about the guest, its boot and the container's end."""
+    boot = _boot_report(sandbox)
+    # Only the console has the cgroup version, and with task.log_level=warn not even that.
+    cgroup = sandbox.console.serving().get("cgroup")
     lines = [
-        f"kernel       {serving.get('kernel')}, cgroup {serving.get('cgroup')}, "
+        f"kernel       {boot.kernel}{f', cgroup {cgroup}' if cgroup else ''}, "
         f"share {sandbox.sharefs}",
-        f"agent        {serving.get('version')}",
+        f"agent        {boot.version}",
         f"accelerator  {sandbox.accelerator.name} ({sandbox.accelerator.reason})",
         "boot         " + ", ".join(f"{name} {ms:.0f} ms" for name, ms in phases(sandbox, run)),
-        "  in init    " + ", ".join(f"{s['step']} {float(s['ms']):.0f}" for s in steps),
+        "  in init    " + ", ".join(f"{step.name} {step.ms:.0f}" for step in boot.steps),
         f"exit status  {status}",
     ]
     rule = "-" * 72
     return "\n".join([rule, *lines, rule])
 
 
+def _boot_report(sandbox: Sandbox) -> agent_pb2.BootResponse:
+    try:
+        return sandbox.boot_report()
+    except (StatusError, OSError):
+        # Another agent, such as Kuasar's own, or a guest that has just ended.
+        return agent_pb2.BootResponse(kernel="unknown", version="unknown")
+
+
 def phases(sandbox: Sandbox, run: Run) -> list[tuple[str, float]]:
-    """Milliseconds from QEMU's start to each point, as the host saw it."""
+    """Return the milliseconds from QEMU's start to each point, on the host's clock."""
     points = [
         ("kernel", sandbox.console.kernel_at),
         ("init", sandbox.console.init_at),

@@ -1,8 +1,8 @@
 """An interactive shell in the guest, on this terminal.
 
-`kuasar_agent.debug_server.shell_server` describes the two connections of a session. An agent that
-does not know sessions, such as Kuasar's own, takes the request for something typed: it gets a plain
-connection, without sizes and without an exit status.
+`kuasar_agent.debug_server.session` describes the two connections of a session. An agent without
+sessions, such as Kuasar's own, passes the request to a shell and echoes it: the shell then gets a
+plain connection, without window sizes and without an exit status.
 """
 
 from __future__ import annotations
@@ -19,22 +19,31 @@ import gevent
 import gevent.event
 from gevent.socket import SHUT_WR, socket, wait_read
 
-from kuasar_debug.address import CONSOLE_PORT, WITHIN, Target
+from kuasar_host.address import WITHIN, GuestAddress
+from kuasar_host.services import DEBUG_PORT
 
 ESCAPE = b"\x1d"
-"""Ctrl-] ends the connection and so kills the shell, whatever the guest does."""
+"""Ctrl-] closes the connection, and the agent then kills the shell."""
 
 _CHUNK = 65536
 _LINE_LIMIT = 64
 _ROWS, _COLS = 24, 80
 
 
-def run(target: Target) -> int:
-    """Until the shell ends or the connection does; the shell's exit status if it is known."""
-    control = target.dial(CONSOLE_PORT)
+def run(guest: GuestAddress) -> int:
+    """Run a shell until it or the connection ends, and return its exit status.
+
+    The status is 0 if the agent does not report it, and 1 if the connection broke.
+
+    Raises:
+        HostError: the debug server does not answer.
+
+    Blocks: the greenlet.
+    """
+    control = guest.dial(DEBUG_PORT)
     with contextlib.closing(control):
         token = _open_session(control)
-        with contextlib.closing(target.dial(CONSOLE_PORT)) as peer:
+        with contextlib.closing(guest.dial(DEBUG_PORT)) as peer:
             if token:
                 peer.sendall(b"KSR_MODE attach %s\n" % token)
                 resize = gevent.signal_handler(signal.SIGWINCH, _send_size, control)
@@ -52,13 +61,13 @@ def run(target: Target) -> int:
 
 @contextlib.contextmanager
 def raw_terminal() -> Iterator[None]:
-    """Keys go to the guest as they are; the terminal is as before after the block."""
+    """Pass keys to the guest unchanged; the terminal's modes are restored after the block."""
     if not sys.stdin.isatty():
         yield
         return
     before = termios.tcgetattr(0)
     try:
-        # What was typed meanwhile is not thrown away.
+        # TCSANOW keeps input that was typed before; tty's default discards it.
         tty.setraw(0, termios.TCSANOW)
         yield
     finally:
@@ -66,7 +75,7 @@ def raw_terminal() -> Iterator[None]:
 
 
 def _open_session(control: socket) -> bytes:
-    """The session's token, empty when the agent has no sessions."""
+    """Request a session and return its token; empty if the agent has no sessions."""
     rows, cols = _size()
     term = os.environ.get("TERM") or "xterm"
     control.sendall(f"KSR_MODE session {rows} {cols} {term}\n".encode())
@@ -92,7 +101,7 @@ def _relay(peer: socket) -> None:
 
 
 def _type(peer: socket, over: gevent.event.Event) -> None:
-    """Send what is typed; sets `over` when the escape key is."""
+    """Send the keys; set `over` for the escape key."""
     escape = ESCAPE if sys.stdin.isatty() else None
     with contextlib.suppress(OSError):
         while True:
@@ -143,7 +152,7 @@ def _read_line(control: socket) -> bytes:
 
 
 def _size() -> tuple[int, int]:
-    """Rows and columns of this terminal."""
+    """Return the rows and columns of this terminal."""
     with contextlib.suppress(OSError):
         size = os.get_terminal_size(1)
         return size.lines or _ROWS, size.columns or _COLS

@@ -1,4 +1,4 @@
-"""What the agent says of its containers, as rows to print."""
+"""The agent's answers about its containers, as rows to print."""
 
 from __future__ import annotations
 
@@ -13,56 +13,44 @@ from kuasar_agent.api import (
     cgroups_v1_pb2,
     cgroups_v2_pb2,
     events_pb2,
-    sandbox_pb2,
     task_events_pb2,
     task_pb2,
     task_types_pb2,
 )
 from kuasar_agent.ttrpc import Client, NotFound, StatusError
-from kuasar_debug.address import Target
-from kuasar_host.errors import DebugError
-
-TASK = task_pb2.DESCRIPTOR.services_by_name["Task"]
-SANDBOX = sandbox_pb2.DESCRIPTOR.services_by_name["SandboxService"]
+from kuasar_host.services import TASK
 
 PS = ("container", "pid", "status", "exit", "processes")
 STATS = ("container", "cpu", "memory", "limit", "pids", "oom")
 TOP = ("container", "cpu%", "memory", "limit", "pids")
 
 _NANO = 1e9
-# The kernels' ways to say that there is no limit: a page-aligned LONG_MAX, and "max".
+# Without a limit cgroup v1 has a page-aligned LONG_MAX, and v2 "max", which is sent as 2^64-1.
 _NO_LIMIT = 1 << 62
 _WITHIN = 10.0
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 class Usage(NamedTuple):
-    """What a container used; memory in bytes."""
+    """The resources that a container has used; memory in bytes."""
 
     container: str
     cpu_ns: int
     memory: int
     limit: int
-    """0: none."""
+    """0: no limit."""
     pids: int
     oom_kills: int
     at_ns: int
-    """When, on time.monotonic_ns()."""
-
-
-def names(target: Target, given: Sequence[str]) -> Sequence[str]:
-    """The containers asked for, else those with a bundle in the shared directory."""
-    if given:
-        return given
-    if target.directory is None:
-        raise DebugError("name the containers: their bundles cannot be seen from here")
-    return sorted(path.parent.name for path in target.directory.glob("shared/*/config.json"))
+    """When these were read, on time.monotonic_ns()'s clock."""
 
 
 def processes(client: Client, ids: Sequence[str], *, must_exist: bool) -> list[dict[str, Any]]:
-    """A row for each container of `ids`; those that the agent does not know are left out, or not.
+    """Return a row for each container of `ids`, without those that the agent does not know.
 
-    Raises StatusError.
+    Raises:
+        NotFound: the agent does not know one, and `must_exist` is set.
+        StatusError: a call failed.
     """
     task = client.stub(TASK)
     rows = []
@@ -87,7 +75,7 @@ def processes(client: Client, ids: Sequence[str], *, must_exist: bool) -> list[d
 def metrics(
     client: Client, ids: Sequence[str], *, must_exist: bool
 ) -> Iterator[tuple[str, Message]]:
-    """The cgroup metrics of each container of `ids` that has not ended; else as `processes`."""
+    """Yield the cgroup metrics of the containers of `ids` that run; else as `processes`."""
     task = client.stub(TASK)
     for id in ids:
         try:
@@ -103,7 +91,7 @@ def metrics(
 
 
 def usage(id: str, metrics: Message) -> Usage:
-    """The common part of both cgroup versions."""
+    """Return the numbers that both cgroup versions have."""
     now = time.monotonic_ns()
     if isinstance(metrics, cgroups_v1_pb2.Metrics):
         memory = metrics.memory.usage
@@ -118,6 +106,7 @@ def usage(id: str, metrics: Message) -> Usage:
 
 
 def stats_row(usage: Usage) -> dict[str, Any]:
+    """Return a row of `stats`."""
     return {
         **_memory(usage),
         "cpu": f"{usage.cpu_ns / _NANO:.2f} s",
@@ -126,7 +115,7 @@ def stats_row(usage: Usage) -> dict[str, Any]:
 
 
 def top_row(usage: Usage, before: Usage | None) -> dict[str, Any]:
-    """`before` is what the container had used some time ago."""
+    """Return a row of `top`; `before` is an earlier usage of the same container."""
     share = None
     if before is not None and usage.at_ns > before.at_ns:
         used = usage.cpu_ns - before.cpu_ns
@@ -144,7 +133,7 @@ def _memory(usage: Usage) -> dict[str, Any]:
 
 
 def event(envelope: events_pb2.Envelope) -> dict[str, Any]:
-    """An event with its message as a dictionary."""
+    """Return an event with its message as a dictionary."""
     message = _unpack(envelope.event.type_url, envelope.event.value)
     return {
         "timestamp": envelope.timestamp.ToJsonString(),
@@ -155,16 +144,41 @@ def event(envelope: events_pb2.Envelope) -> dict[str, Any]:
 
 
 def event_line(event: Mapping[str, Any]) -> str:
-    fields = " ".join(f"{key}={value}" for key, value in event["event"].items())
+    """Return an event as one line."""
+    given = {key: value for key, value in event["event"].items() if value not in (None, "", [])}
+    fields = " ".join(f"{key}={value}" for key, value in given.items())
     return f"{event['timestamp']} {event['topic']} {fields}".rstrip()
 
 
 def to_dict(message: Message) -> dict[str, Any]:
-    return MessageToDict(message, preserving_proto_field_name=True)
+    """Return a message as a dictionary with all its fields, those that are zero too.
+
+    Numbers are numbers: protobuf's own JSON has strings for those of 64 bits.
+    """
+    if message.DESCRIPTOR.file.package == "google.protobuf":
+        return MessageToDict(message)
+    return {field.name: _value(message, field) for field in message.DESCRIPTOR.fields}
+
+
+def _value(message: Message, field: Any) -> Any:
+    value = getattr(message, field.name)
+    if field.is_repeated:
+        return [_single(item, field) for item in value]
+    if field.message_type is not None and not message.HasField(field.name):
+        return None
+    return _single(value, field)
+
+
+def _single(value: Any, field: Any) -> Any:
+    if field.message_type is not None:
+        return to_dict(value)
+    if field.enum_type is not None:
+        return field.enum_type.values_by_number[value].name
+    return value
 
 
 def table(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
-    """Columns wide enough for what is in them; None is a dash."""
+    """Return the rows under their titles; None is shown as a dash."""
     lines = [[column.upper() for column in columns]]
     lines += [[_cell(row[column]) for column in columns] for row in rows]
     widths = [max(len(line[number]) for line in lines) for number in range(len(columns))]
@@ -192,7 +206,7 @@ def _bytes(count: int) -> str:
 
 
 def _unpack(type_url: str, value: bytes) -> Message:
-    """The message in an Any; containerd's type URLs are bare names."""
+    """Return the message in an Any; containerd's type URLs are names without a prefix."""
     name = type_url.rpartition("/")[2]
     for module in (cgroups_v1_pb2, cgroups_v2_pb2, task_events_pb2):
         for kind in module.DESCRIPTOR.message_types_by_name.values():

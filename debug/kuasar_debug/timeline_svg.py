@@ -1,4 +1,4 @@
-"""A timeline as a picture: what matplotlib writes, by the file's ending (.svg, .png, .pdf)."""
+"""The phases of a boot as a picture in the format of the file's ending (.svg, .png, .pdf)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
-from kuasar_debug.timeline import Bar, Timeline
+from kuasar_host.timeline import Bar, Timeline
 
 _GROUPS = {
     "machine": ("machine", "#94a3b8"),
@@ -30,7 +30,12 @@ _SETTINGS: Any = {
 
 
 def draw(timeline: Timeline, path: Path) -> None:
-    """Write the picture. Raises ValueError for an ending that matplotlib does not know."""
+    """Write the picture.
+
+    Raises:
+        ValueError: matplotlib does not know the ending of `path`.
+        OSError: the file cannot be written.
+    """
     with mpl.rc_context(_SETTINGS):
         rows = len(timeline.bars)
         figure = Figure(
@@ -60,7 +65,7 @@ def _title(figure: Figure, timeline: Timeline, height: float) -> None:
 
 
 def _summarize(axes: Axes, timeline: Timeline) -> None:
-    """One bar of the groups' shares, which is the legend as well."""
+    """Draw one bar with the share of each group, which is the legend too."""
     totals = {
         group: sum(bar.length for bar in timeline.bars if bar.group == group and not bar.inner)
         for group in _GROUPS
@@ -151,7 +156,7 @@ def _bar(axes: Axes, row: int, bar: Bar, end: float) -> None:
         transform=axes.get_yaxis_transform(),
     )
     shown = f"{bar.length:,.0f} ms" if bar.length >= 10 else f"{bar.length:.1f} ms"
-    # On the left where it would cross the line that says since when the agent serves.
+    # On the left where it would cross the line of the moment from which the agent serves.
     fits = bar.start + width < end * 0.9
     axes.text(
         bar.start + width + end * 0.006 if fits else bar.start - end * 0.006,

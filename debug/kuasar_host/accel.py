@@ -1,7 +1,7 @@
-"""Which accelerator QEMU gets: KVM where it really works, else emulation.
+"""The choice of QEMU's accelerator: KVM where it works, else emulation.
 
 /dev/kvm may exist and still fail (nested and paravirtual hosts): QEMU aborts, or the guest dies
-with a "KVM internal error" while QEMU stays alive. Only a kernel that comes up proves it.
+with a "KVM internal error" while QEMU stays alive. Only a kernel that boots proves that KVM works.
 """
 
 from __future__ import annotations
@@ -17,22 +17,25 @@ from gevent import subprocess
 
 QEMU = "qemu-system-x86_64"
 FAILURE = "KVM internal error"
-"""What QEMU says on its standard error before it stops the guest for good."""
+"""QEMU's message on its standard error before it stops the guest for good."""
 _DEVICE = Path("/dev/kvm")
 _PROOF_WITHIN = 10.0
 _WORKS = "works"
 
 
 class Accelerator(NamedTuple):
+    """An accelerator, and why it was chosen."""
+
     name: str
     """`kvm` or `tcg`."""
     reason: str
 
 
 def choose(wanted: str, kernel: Path) -> Accelerator:
-    """The accelerator for `auto`, `kvm` or `tcg`.
+    """Return the accelerator for `auto`, `kvm` or `tcg`.
 
-    For `auto` a verdict on KVM is kept until the host reboots or the guest's kernel changes.
+    For `auto` a kernel is booted under KVM, for ten seconds at most. The verdict is kept until the
+    host reboots or the guest's kernel changes.
     """
     if wanted != "auto":
         return Accelerator(wanted, "asked for")
@@ -48,15 +51,15 @@ def choose(wanted: str, kernel: Path) -> Accelerator:
 
 
 def distrust(kernel: Path) -> None:
-    """KVM passed its test but failed in earnest: do not choose it again."""
+    """Do not choose KVM again: it passed its test, but failed a real guest."""
     _remember(kernel, "fails after the kernel's start")
 
 
 def arguments(accelerator: Accelerator) -> list[str]:
-    """QEMU's options for an accelerator."""
+    """Return QEMU's options for an accelerator."""
     if accelerator.name == "kvm":
         return ["-accel", "kvm", "-cpu", "host"]
-    # Without RDRAND, which not every CPU model has, CPython as PID 1 finds no random numbers.
+    # A CPU model without RDRAND would leave CPython as PID 1 waiting for random numbers.
     return ["-accel", "tcg,thread=multi", "-cpu", "max"]
 
 
@@ -75,7 +78,7 @@ def _remembered(kernel: Path) -> str | None:
 
 
 def _remember(kernel: Path, verdict: str) -> None:
-    # Without a place to remember it in, the next boot tries again.
+    # Without a cache directory the next boot tries again.
     with contextlib.suppress(OSError, RuntimeError):
         file = _cache_file(kernel)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -83,7 +86,7 @@ def _remember(kernel: Path, verdict: str) -> None:
 
 
 def _try_kvm(kernel: Path) -> str:
-    """Boot the kernel without a root: it has done all it can when it panics for want of one."""
+    """Boot the kernel without a root file system: the panic that follows proves that it ran."""
     command = [QEMU, "-M", "q35", *arguments(Accelerator("kvm", "")), "-m", "128M", "-nodefaults"]
     command += ["-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot"]
     command += ["-kernel", str(kernel), "-append", "console=ttyS0 panic=-1"]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kuasar_host.errors import DebugError
+from gevent import subprocess
+
+from kuasar_host.errors import HostError
 
 BUSYBOX = Path("/bin/busybox")
 _CAPABILITIES = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_KILL", "CAP_SETGID"]
@@ -17,23 +18,43 @@ _CAPABILITIES += ["CAP_SETUID", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT"]
 
 
 def make_bundle(shared: Path, id: str, command: Sequence[str], rootfs: Path | None = None) -> Path:
-    """Write `<shared>/<id>`; without `rootfs` the container gets one made of busybox."""
+    """Write a bundle to `<shared>/<id>` and return its path.
+
+    The container gets a copy of `rootfs`, or one made of busybox.
+
+    Raises:
+        HostError: the root file system cannot be made.
+
+    Blocks: the greenlet.
+    """
     path = shared / id
     path.mkdir(parents=True)
     root = path / "rootfs"
     if rootfs is None:
         make_busybox_rootfs(root)
     else:
-        shutil.copytree(rootfs, root, symlinks=True)
+        _copy_tree(rootfs, root)
     (path / "config.json").write_text(json.dumps(make_spec(id, command)))
     (path / f"storage-{id}").write_text("[]")
     return path
 
 
+def _copy_tree(source: Path, target: Path) -> None:
+    # Owners, links, devices and fifos as they are: opening a device of the host would read it.
+    copy = ["cp", "--archive", "--no-target-directory", "--", str(source), str(target)]
+    done = subprocess.run(copy, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise HostError(f"{source} cannot be copied: {done.stderr.strip()}")
+
+
 def make_busybox_rootfs(root: Path) -> None:
-    """A root file system with busybox and a link for each of its applets."""
+    """Make a root file system with busybox and a link for each of its applets.
+
+    Raises:
+        HostError: busybox is missing.
+    """
     if not BUSYBOX.exists():
-        raise DebugError(f"{BUSYBOX} does not exist (Debian: busybox-static)")
+        raise HostError(f"{BUSYBOX} does not exist (Debian: busybox-static)")
     for name in ("bin", "dev", "etc", "proc", "sys", "tmp"):
         (root / name).mkdir(parents=True)
     shutil.copy(BUSYBOX, root / "bin/busybox")
@@ -45,7 +66,7 @@ def make_busybox_rootfs(root: Path) -> None:
 
 
 def make_spec(id: str, command: Sequence[str]) -> dict[str, Any]:
-    """An OCI runtime spec as the host writes it (https://github.com/opencontainers/runtime-spec)."""
+    """Return an OCI runtime spec (https://github.com/opencontainers/runtime-spec)."""
     capabilities = dict.fromkeys(("bounding", "effective", "permitted"), _CAPABILITIES)
     return {
         "ociVersion": "1.0.2",

@@ -1,9 +1,11 @@
-"""What ends a command with one clear line."""
+"""The error of this library."""
 
 from __future__ import annotations
 
-import click
 
+class HostError(Exception):
+    """A microVM that cannot be booted, found or reached.
 
-class DebugError(click.ClickException):
-    """Shown as `Error: <message>`; the command exits with 1."""
+    The first line of the message says it in full; lines after it are evidence, such as the end of
+    the guest's console.
+    """

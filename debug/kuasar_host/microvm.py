@@ -1,4 +1,4 @@
-"""Booting a microVM: QEMU with the guest image, a shared directory and vsock."""
+"""MicroVMs: QEMU with the guest image, the shared directory's server and the vsock back end."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
 from socket import socket
 from types import TracebackType
@@ -15,55 +14,29 @@ from types import TracebackType
 import gevent
 from gevent import subprocess
 
-from kuasar_agent.api import sandbox_pb2
-from kuasar_agent.ttrpc import StatusError
 from kuasar_host import accel, share, vsock_transport
-from kuasar_host.errors import DebugError
-from kuasar_host.root_disk import RootDisk
+from kuasar_host.config import Config
+from kuasar_host.errors import HostError
+from kuasar_host.qemu import MONITOR, command_line
 from kuasar_host.sandbox import Sandbox, lock
 from kuasar_host.sockets import listen
 
 _SUN_PATH = 107
-_KERNEL_WORDS = (
-    "console=ttyS0 panic=-1 quiet cryptomgr.notests tsc=reliable no_timer_check rdinit=/init"
-)
-_FILES = ("pid", "vm.json", "initrd", "qmp.sock", share.SOCKET)
+_FILES = ("pid", "vm.json", "initrd", MONITOR, share.SOCKET)
 _SOCKETS = (vsock_transport.TASK_SOCKET, vsock_transport.VHOST_SOCKET)
-
-
-@dataclass(frozen=True)
-class Config:
-    """How to boot; memory in MiB, times in seconds."""
-
-    directory: Path
-    kernel: Path
-    initrd: Sequence[Path]
-    """More than one are concatenated; an uncompressed one has to come first."""
-    root: RootDisk | None = None
-    """Boot from this; an initrd then only has to mount it, and a kernel may do without."""
-    accelerator: str = "auto"
-    sharefs: str = "virtiofs"
-    vsock: str = "auto"
-    """`kernel` is the host's vhost-vsock, `user` the back end of this package."""
-    memory: int = 512
-    cpus: int = 1
-    root_ports: int = 0
-    """Empty PCIe slots `rp1`, `rp2`, … for devices that are plugged in later."""
-    arguments: Sequence[str] = ()
-    """More of QEMU's options; a `-m` or `-smp` among them adds to the one that is there."""
-    append: str = ""
-    ready_within: float = 120.0
-    echo: Callable[[str], None] | None = field(default=None, compare=False)
-    """Gets every line of the console."""
+_LOG = "processes.log"
+# Seconds between two looks for the end of a guest that boots.
+_LOOK = 0.1
 
 
 class MicroVM(Sandbox):
-    """A running microVM; ends with the `with` block, or with the process that made it.
+    """A running microVM; it ends with the `with` block, or with the process that booted it.
 
-    The process must let gevent run: the console is read by a greenlet.
+    The process must let gevent run: a greenlet reads the console.
     """
 
     def __init__(self, config: Config) -> None:
+        """Use `boot`."""
         super().__init__(config.directory, config.echo)
         self.config = config
         self.sharefs = config.sharefs
@@ -73,7 +46,13 @@ class MicroVM(Sandbox):
 
     @classmethod
     def boot(cls, config: Config) -> MicroVM:
-        """Boot and wait until the agent answers. Raises DebugError, with nothing left running."""
+        """Boot a microVM and wait until its agent answers.
+
+        Raises:
+            HostError: it does not; no process of it is left.
+
+        Blocks: the greenlet, for `config.ready_within` seconds at most.
+        """
         vm = cls(config)
         try:
             vm._start()
@@ -101,14 +80,23 @@ class MicroVM(Sandbox):
         self.stop()
 
     def wait(self) -> None:
-        """Until the guest ends. Raises DebugError unless it was switched off."""
+        """Wait until the guest ends.
+
+        Raises:
+            HostError: it panicked, or QEMU failed.
+
+        Blocks: the greenlet.
+        """
         status = self._processes[-1].wait()
         self.console.ended.wait()
         if self.console.panic is not None or status != 0:
-            raise DebugError(self._what_happened())
+            raise HostError(self._what_happened())
 
     def stop(self) -> None:
-        """End the guest and everything that served it."""
+        """Kill the guest and the processes that serve it.
+
+        Blocks: the greenlet, until they have ended.
+        """
         for process in reversed(self._processes):
             process.kill()
         for process in self._processes:
@@ -118,34 +106,30 @@ class MicroVM(Sandbox):
 
     def _start(self) -> None:
         if shutil.which(accel.QEMU) is None:
-            raise DebugError(f"{accel.QEMU} is not installed (Debian: qemu-system-x86)")
-        self.accelerator = accel.choose(self.config.accelerator, _existing(self.config.kernel))
+            raise HostError(f"{accel.QEMU} is not installed (Debian: qemu-system-x86)")
+        self._check_files()
+        self.accelerator = accel.choose(self.config.accelerator, self.config.kernel)
         self._prepare_directory()
-        # Sockets that listen before their servers run: QEMU need not wait for those.
+        # The sockets listen before their servers run, so that QEMU need not wait for those.
         with contextlib.ExitStack() as ours:
-            task = ours.enter_context(self._listen(vsock_transport.TASK_SOCKET))
-            reserved = vsock_transport.choose(self.config.vsock)
-            if reserved is None:
-                vhost = ours.enter_context(self._listen(vsock_transport.VHOST_SOCKET))
-                back_end = vsock_transport.user_back_end(vhost.fileno(), task.fileno())
-                self._spawn(back_end, vhost.fileno(), task.fileno())
-                devices = vsock_transport.user_device()
-                inherited = []
-            else:
-                ours.callback(os.close, reserved.fd)
-                self._spawn(vsock_transport.kernel_relay(reserved, task.fileno()), task.fileno())
-                devices = vsock_transport.kernel_device(reserved)
-                inherited = [reserved.fd]
-            devices += self._start_share(ours)
+            vsock, inherited = self._start_vsock(ours)
+            transports = [*vsock, *self._start_share(ours)]
+            command = command_line(self.config, self.accelerator, self._initrd(), transports)
             self.started_at = time.monotonic()
-            command = self._qemu_command(devices)
             qemu = self._spawn(command, *inherited, stdout=subprocess.PIPE)
         assert qemu.stdout is not None
         gevent.spawn(self.console.follow, qemu.stdout)
 
+    def _check_files(self) -> None:
+        config = self.config
+        root = [config.root.path] if config.root is not None else []
+        for path in (config.kernel, *config.initrd, *root, *(disk.path for disk in config.disks)):
+            if not path.exists():
+                raise HostError(f"{path} does not exist")
+
     def _prepare_directory(self) -> None:
         if len(os.fsencode(f"{self.vsock}_{2**32}")) > _SUN_PATH:
-            raise DebugError(f"{self.directory}: too long for the unix sockets in it")
+            raise HostError(f"{self.directory}: too long for the unix sockets in it")
         try:
             self.shared.mkdir(parents=True, exist_ok=True)
             self._lock = lock(self.directory)
@@ -155,53 +139,41 @@ class MicroVM(Sandbox):
                 (self.directory / name).unlink(missing_ok=True)
                 self._held.callback((self.directory / name).unlink, missing_ok=True)
             (self.directory / "pid").write_text(str(os.getpid()))
-            for name in ("console.log", "processes.log"):
+            for name in ("console.log", _LOG):
                 (self.directory / name).write_bytes(b"")
         except OSError as error:
-            raise DebugError(f"{self.directory}: {error.strerror}") from error
+            raise HostError(f"{self.directory}: {error.strerror}") from error
+
+    def _start_vsock(self, ours: contextlib.ExitStack) -> tuple[list[str], list[int]]:
+        """Start the vsock's server; return QEMU's options and the descriptors that it inherits."""
+        task = ours.enter_context(self._listen(vsock_transport.TASK_SOCKET))
+        reserved = vsock_transport.choose(self.config.vsock)
+        if reserved is None:
+            vhost = ours.enter_context(self._listen(vsock_transport.VHOST_SOCKET))
+            back_end = vsock_transport.user_back_end(vhost.fileno(), task.fileno())
+            self._spawn(back_end, vhost.fileno(), task.fileno())
+            return vsock_transport.user_device(), []
+        ours.callback(os.close, reserved.fd)
+        self._spawn(vsock_transport.kernel_relay(reserved, task.fileno()), task.fileno())
+        return vsock_transport.kernel_device(reserved), [reserved.fd]
+
+    def _start_share(self, ours: contextlib.ExitStack) -> list[str]:
+        """Start the shared directory's server, if it has one; return QEMU's options."""
+        if self.config.sharefs == "9p":
+            return share.ninep_device(self.shared.name)
+        daemon = share.find_daemon()
+        listener = ours.enter_context(self._listen(share.SOCKET))
+        self._spawn(share.daemon(daemon, self.shared, listener.fileno()), listener.fileno())
+        return share.virtiofs_device()
 
     def _listen(self, name: str) -> socket:
         return listen(self.directory / name)
 
-    def _start_share(self, ours: contextlib.ExitStack) -> list[str]:
-        """QEMU's options for the shared directory."""
-        if self.config.sharefs == "9p":
-            return share.ninep_device(self.shared.name)
-        _existing(share.VIRTIOFSD, "Debian: qemu-system-common")
-        listener = ours.enter_context(self._listen(share.SOCKET))
-        self._spawn(share.daemon(self.shared, listener.fileno()), listener.fileno())
-        return share.virtiofs_device()
-
-    def _qemu_command(self, devices: list[str]) -> list[str]:
-        memory = f"memory-backend-memfd,id=mem,size={self.config.memory}M,share=on"
-        words = [_KERNEL_WORDS, f"task.sharefs_type={self.config.sharefs}", self.config.append]
-        root = self.config.root
-        if root is not None:
-            _existing(root.path)
-            words.insert(1, root.words())
-            devices = [*root.devices(), *devices]
-        for number in range(1, self.config.root_ports + 1):
-            port = f"pcie-root-port,id=rp{number},chassis={number},slot={number}"
-            devices += ["-device", port]
-        return [
-            accel.QEMU,
-            *accel.arguments(self.accelerator),
-            *("-M", "q35,memory-backend=mem", "-object", memory),
-            *("-m", f"{self.config.memory}M{root.memory() if root else ''}"),
-            *("-smp", str(self.config.cpus)),
-            *("-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio"),
-            *("-qmp", "unix:qmp.sock,server=on,wait=off", "-no-reboot"),
-            *("-kernel", str(self.config.kernel.absolute())),
-            *(("-initrd", str(self._initrd())) if self.config.initrd else ()),
-            *devices,
-            *self.config.arguments,
-            *("-append", " ".join(words).strip()),
-        ]
-
-    def _initrd(self) -> Path:
-        paths = [_existing(path).absolute() for path in self.config.initrd]
-        if len(paths) == 1:
-            return paths[0]
+    def _initrd(self) -> Path | None:
+        """Return the one file that QEMU takes."""
+        paths = [path.absolute() for path in self.config.initrd]
+        if len(paths) < 2:
+            return paths[0] if paths else None
         joined = self.directory / "initrd"
         with joined.open("wb") as target:
             for path in paths:
@@ -213,7 +185,7 @@ class MicroVM(Sandbox):
         self, command: Sequence[str], *inherited: int, stdout: int | None = None
     ) -> subprocess.Popen[bytes]:
         # The kernel kills it when this process dies, however that happens.
-        with (self.directory / "processes.log").open("ab") as log:
+        with (self.directory / _LOG).open("ab") as log:
             process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "--", *command],
                 cwd=self.directory,
@@ -228,46 +200,39 @@ class MicroVM(Sandbox):
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self.config.ready_within
-        while not self.console.changed.wait(0.5) and time.monotonic() < deadline:
-            if accel.FAILURE in self._log():
-                raise _KvmFailed(self._what_happened())
-        if not self.console.serving:
-            raise (_KvmFailed if accel.FAILURE in self._log() else DebugError)(
-                self._what_happened()
-            )
-        check = sandbox_pb2.DESCRIPTOR.services_by_name["SandboxService"]
-        while time.monotonic() < deadline and not self.console.ended.is_set():
-            try:
-                with self.connect(timeout=1) as client:
-                    client.stub(check).check(sandbox_pb2.CheckRequest(), timeout=1)
-            except (OSError, StatusError):
-                continue
-            self.ready_at = time.monotonic()
-            self._describe()
-            return
-        raise DebugError(self._what_happened())
+        checking = gevent.spawn(self.wait_until_ready)
+        try:
+            while not checking.ready():
+                ended = self.console.ended.is_set() or self.console.panic is not None
+                if accel.FAILURE in self._log():
+                    raise _KvmFailed(self._what_happened())
+                if ended or time.monotonic() > deadline:
+                    raise HostError(self._what_happened())
+                checking.join(_LOOK)
+        finally:
+            checking.kill()
+        checking.get()
+        self._describe()
 
     def _what_happened(self) -> str:
-        """One line that says it, then the end of the console and of what the processes said."""
+        """Return one line with the reason, then the ends of the console and of the processes' log.
+
+        Blocks: the greenlet, for a moment: the last words of a guest that panicked are awaited.
+        """
+        self.console.ended.wait(_LOOK)
         if self.console.panic is not None:
             first = "the guest panicked"
         elif self.console.ended.is_set():
             first = f"QEMU ended with status {self._processes[-1].wait()}"
         elif accel.FAILURE in self._log():
-            first = "KVM cannot run this guest (try --accel tcg)"
+            first = "KVM cannot run this guest; emulation can (accelerator tcg)"
         else:
             first = f"the guest does not serve after {time.monotonic() - self.started_at:.0f} s"
         return "\n".join(filter(None, (first, self.console.tail(), self._log()[-1000:].strip())))
 
     def _log(self) -> str:
-        return (self.directory / "processes.log").read_text(errors="replace")
+        return (self.directory / _LOG).read_text(errors="replace")
 
 
-class _KvmFailed(DebugError):
+class _KvmFailed(HostError):
     """KVM gave up on the guest, although it had passed its test."""
-
-
-def _existing(path: Path, remedy: str = "`make image` builds the guest's files") -> Path:
-    if not path.exists():
-        raise DebugError(f"{path} does not exist ({remedy})")
-    return path

@@ -1,4 +1,4 @@
-"""A client of QEMU's monitor (QMP): one command at a time, events kept.
+"""A client of QEMU's monitor (QMP): one command at a time; events between answers are kept.
 
 Source: QEMU's docs/interop/qmp-spec.rst. Messages are JSON objects, one a line.
 """
@@ -17,14 +17,21 @@ from kuasar_host.sockets import short_path
 
 
 class QmpError(Exception):
-    """QEMU refused a command, or is gone."""
+    """A command that QEMU refused, or a monitor that QEMU closed."""
 
 
 class Qmp:
-    def __init__(self, path: Path, timeout: float = 10.0) -> None:
-        """Connect and negotiate; `timeout` bounds each later answer too, in seconds.
+    """A connection to the monitor; `with` closes it."""
 
-        Raises OSError when nobody listens, TimeoutError, QmpError.
+    def __init__(self, path: Path, timeout: float = 10.0) -> None:
+        """Connect and negotiate; each answer may take `timeout` seconds, the later ones too.
+
+        Raises:
+            OSError: no QEMU listens.
+            TimeoutError: QEMU does not answer, or serves another client.
+            QmpError: QEMU refuses the connection.
+
+        Blocks: the greenlet.
         """
         self._events: deque[dict[str, Any]] = deque()
         self._input = bytearray()
@@ -46,12 +53,17 @@ class Qmp:
         self.close()
 
     def close(self) -> None:
+        """Close the connection."""
         self._socket.close()
 
     def execute(self, command: str, **arguments: Any) -> Any:
-        """Run a command; an underscore in an argument's name stands for a dash.
+        """Run a command and return its value; an underscore in an argument's name means a dash.
 
-        Raises QmpError, TimeoutError.
+        Raises:
+            QmpError: QEMU refused it or is gone.
+            TimeoutError: QEMU does not answer.
+
+        Blocks: the greenlet.
         """
         named = {name.replace("_", "-"): value for name, value in arguments.items()}
         request = {"execute": command, "arguments": named}
@@ -69,7 +81,14 @@ class Qmp:
                 return message.get("return")
 
     def wait_event(self, name: str, timeout: float) -> dict[str, Any]:
-        """The next event of that name, dropping others. Raises TimeoutError, QmpError."""
+        """Return the next event of that name and drop those before it.
+
+        Raises:
+            TimeoutError: none came within `timeout` seconds.
+            QmpError: QEMU is gone.
+
+        Blocks: the greenlet.
+        """
         with gevent.Timeout(timeout, TimeoutError(f"no {name} event from QEMU")):
             while True:
                 message = self._events.popleft() if self._events else self._read()

@@ -1,4 +1,4 @@
-"""The guest's console: kept in a file, and read for what the agent reports on it."""
+"""The guest's console: kept in a file, and searched for panics and the agent's first lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TAIL_LINES = 25
 
 
 def parse_line(line: str) -> dict[str, str]:
-    """The fields of one log line; empty for a line of another kind, such as the kernel's."""
+    """Return the fields of a line of the agent's log; none for other lines, as the kernel's."""
     if line.startswith('{"ts":'):
         try:
             return {key: _as_text(value) for key, value in json.loads(line).items()}
@@ -36,22 +36,20 @@ def _as_text(value: object) -> str:
 
 
 class SerialLog:
-    """Copies the serial line to a file and remembers the agent's reports."""
+    """Copy of the serial line in a file, and the facts that the host learns from it."""
 
     def __init__(self, path: Path, echo: Callable[[str], None] | None = None) -> None:
-        self.steps: list[dict[str, str]] = []
-        """The `boot step` lines, in order."""
-        self.serving: dict[str, str] = {}
-        """The `serving` line, once there is one."""
+        """`path` is the file; `echo` gets every line."""
         self.panic: str | None = None
+        """The kernel's line about its panic."""
         self.init_at: float | None = None
         """When the agent's first line came, on time.monotonic()'s clock."""
         self.kernel_at: float | None = None
-        """When the kernel's clock began to count, reckoned from the stamp of that line."""
+        """When the kernel's clock began, calculated from the time stamp of that line."""
         self.ended = gevent.event.Event()
         """Set when QEMU has closed the console."""
-        self.changed = gevent.event.Event()
-        """Set when the agent serves, the kernel panics, or the console ends."""
+        self._serving: dict[str, str] = {}
+        self._has_serving = gevent.event.Event()
         self._path = path
         self._echo = echo
 
@@ -62,19 +60,31 @@ class SerialLog:
                 file.write(raw)
                 self._read_line(raw.decode(errors="replace").rstrip("\r\n"))
         self.ended.set()
-        self.changed.set()
 
     def read_past(self, init_at: float | None) -> None:
-        """Learn what another process has already followed."""
+        """Read what another process has followed; `init_at` is what that process saw."""
         self._echo = None
         for line in self._path.read_text(errors="replace").splitlines():
             self._read_line(line)
-        if self.init_at is not None and self.kernel_at is not None and init_at is not None:
+        if self.init_at is None or self.kernel_at is None or init_at is None:
+            self.kernel_at = None
+        else:
             self.kernel_at += init_at - self.init_at
         self.init_at = init_at
 
+    def serving(self, within: float = 0.0) -> dict[str, str]:
+        """Return the fields of the agent's line `serving`; none if it has not come.
+
+        The line is not printed with `task.log_level=warn`, and on a slow serial line it comes after
+        the agent's first answer over vsock.
+
+        Blocks: the greenlet, for `within` seconds.
+        """
+        self._has_serving.wait(within)
+        return self._serving
+
     def tail(self) -> str:
-        """The last lines, for an error message."""
+        """Return the last lines, for an error message."""
         lines = self._path.read_text(errors="replace").splitlines()
         return "\n".join(lines[-TAIL_LINES:])
 
@@ -83,14 +93,11 @@ class SerialLog:
             self._echo(line)
         if "Kernel panic" in line:
             self.panic = line
-            self.changed.set()
         fields = parse_line(line)
         if fields and self.init_at is None:
             self.init_at = time.monotonic()
             with contextlib.suppress(ValueError):
                 self.kernel_at = self.init_at - float(fields["ts"])
-        if fields.get("msg") == "boot step" and {"step", "ms"} <= fields.keys():
-            self.steps.append(fields)
-        elif fields.get("msg") == "serving":
-            self.serving = fields
-            self.changed.set()
+        if fields.get("msg") == "serving":
+            self._serving = fields
+            self._has_serving.set()

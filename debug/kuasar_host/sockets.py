@@ -1,4 +1,4 @@
-"""Unix sockets at paths that are longer than an address can hold (108 bytes, unix(7))."""
+"""Unix sockets, also at paths longer than the 108 bytes of a socket address (unix(7))."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ _MAX_PATH = 107
 
 @contextlib.contextmanager
 def short_path(path: Path) -> Iterator[str]:
-    """A name for `path` that fits into a socket address, valid inside the block.
+    """Give a name for `path` that fits into a socket address, valid inside the block.
 
-    Raises OSError if the directory is missing or the file's own name is too long.
+    Raises:
+        OSError: the directory is missing.
     """
     name = os.fspath(path)
     if len(os.fsencode(name)) <= _MAX_PATH:
@@ -30,9 +31,11 @@ def short_path(path: Path) -> Iterator[str]:
 
 
 def listen(path: Path, backlog: int = 128) -> socket.socket:
-    """A listening stream socket at `path`; a socket that is there already is replaced.
+    """Return a listening stream socket at `path`; an old socket there is replaced.
 
-    Raises OSError, FileExistsError when something else is in the way.
+    Raises:
+        FileExistsError: a file of another kind is there.
+        OSError: the socket cannot be made.
     """
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.lstat().st_mode):

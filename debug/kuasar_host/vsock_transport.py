@@ -1,7 +1,7 @@
 """The guest's vsock: the host kernel's vhost-vsock, or the vhost-user back end of this package.
 
-Either way clients find the hybrid vsock socket that Cloud Hypervisor offers: the kernel's AF_VSOCK
-gets a relay in front of it.
+Both offer the hybrid vsock socket of Cloud Hypervisor to clients: a relay stands in front of the
+kernel's AF_VSOCK.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ import struct
 import sys
 from typing import NamedTuple
 
-from kuasar_host.errors import DebugError
+from kuasar_host.errors import HostError
 
 VHOST_DEVICE = "/dev/vhost-vsock"
 VHOST_SOCKET = "vhost.sock"
 TASK_SOCKET = "task.vsock"
-# What Cloud Hypervisor sandboxes of Kuasar have; CIDs are the hypervisor's own there.
+# CID of the guest in every Cloud Hypervisor sandbox of Kuasar: each hypervisor has its own CIDs.
 _PRIVATE_CID = 3
 _VHOST_VSOCK_SET_GUEST_CID = 0x4008AF60
 _ATTEMPTS = 100
 
 
 class Reserved(NamedTuple):
-    """A CID of the host's, held by an open /dev/vhost-vsock."""
+    """A CID of the host, reserved as long as `fd`, an open /dev/vhost-vsock, is open."""
 
     cid: int
     fd: int
 
 
 def reserve_cid() -> Reserved | None:
-    """A free CID, or None where the host has no usable vhost-vsock; the caller closes `fd`."""
+    """Reserve a free CID; None if the host has no usable vhost-vsock. The caller closes `fd`."""
     try:
         fd = os.open(VHOST_DEVICE, os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -49,34 +49,40 @@ def reserve_cid() -> Reserved | None:
 
 
 def choose(wanted: str) -> Reserved | None:
-    """`auto`, `kernel` or `user`; None stands for the vhost-user back end. Raises DebugError."""
+    """Return a reserved CID for the host's vhost-vsock, or None for the vhost-user back end.
+
+    `wanted` is `auto`, `kernel` or `user`.
+
+    Raises:
+        HostError: `kernel` is wanted, and not to be had.
+    """
     if wanted == "user":
         return None
     reserved = reserve_cid()
     if reserved is None and wanted == "kernel":
-        raise DebugError(f"{VHOST_DEVICE} is missing or refuses a CID")
+        raise HostError(f"{VHOST_DEVICE} is missing or refuses a CID")
     return reserved
 
 
 def kernel_device(reserved: Reserved) -> list[str]:
-    """QEMU's options; it must inherit the descriptor."""
+    """Return QEMU's options; it must inherit the descriptor."""
     return ["-device", f"vhost-vsock-pci,vhostfd={reserved.fd},guest-cid={reserved.cid}"]
 
 
 def kernel_relay(reserved: Reserved, task_fd: int) -> list[str]:
-    """The process between TASK_SOCKET, which listens as `task_fd`, and AF_VSOCK."""
+    """Return the command of the relay from TASK_SOCKET, which listens as `task_fd`, to AF_VSOCK."""
     command = [sys.executable, "-m", "kuasar_host.vsock.relay"]
     return [*command, "--uds-fd", str(task_fd), "--cid", str(reserved.cid)]
 
 
 def user_device() -> list[str]:
-    """QEMU's options for the back end on VHOST_SOCKET."""
+    """Return QEMU's options for the back end on VHOST_SOCKET."""
     chardev = f"socket,id=vsock,path={VHOST_SOCKET}"
     return ["-chardev", chardev, "-device", "vhost-user-vsock-pci,chardev=vsock"]
 
 
 def user_back_end(vhost_fd: int, task_fd: int) -> list[str]:
-    """The back end, on sockets that listen already."""
+    """Return the command of the back end, on sockets that listen already."""
     command = [sys.executable, "-m", "kuasar_host.vsock", "--cid", str(_PRIVATE_CID)]
     command += ["--vhost", VHOST_SOCKET, "--uds", TASK_SOCKET]
     return [*command, "--vhost-fd", str(vhost_fd), "--uds-fd", str(task_fd)]

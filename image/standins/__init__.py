@@ -1,1 +1,1 @@
-"""Modules of the guest that stand in for large ones which are imported but not used."""
+"""Small modules of the guest in place of large ones that are imported but not used."""

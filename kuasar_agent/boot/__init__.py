@@ -1,6 +1,6 @@
-"""The synchronous part of start-up: from the bare kernel to a system that can serve.
+"""The synchronous part of start-up: from the bare kernel to a guest that can serve.
 
-What is imported here delays serving. So neither pathlib, dataclasses nor logging is used, and a
-module with a NamedTuple does without `from __future__ import annotations`, since typing compiles
-every annotation that is a string (0.1 ms a field).
+Every import here delays serving. Therefore these modules do not use pathlib, dataclasses or
+logging, and a module with a NamedTuple has no `from __future__ import annotations`: typing would
+compile each annotation, which is then a string (0.1 ms a field).
 """

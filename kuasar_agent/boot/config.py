@@ -1,70 +1,173 @@
-"""The agent's settings from the kernel command line.
+"""The agent's settings: one field of `TaskConfig` declares all there is to say about a setting.
 
-The keys `sharefs_type`, `log_level`, `debug`, `enable_tracing` and `debug_shell` are those that
-Kuasar's hosts write; the others are this agent's own.
+From a field follow the kernel parameter `task.<field>` with its parser, the option of `kuasar-agent
+serve`, and the row in docs/kernel-parameters.md (a test compares it). The keys `sharefs_type`,
+`log_level`, `debug`, `enable_tracing` and `debug_shell` are those that Kuasar's hosts write; the
+others are this agent's own.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from kuasar_agent.log import FORMATS, LEVELS
 
+Parser = Callable[[str | None], object]
+"""Returns the value of a text, which is None for a bare word. Raises ValueError."""
+
+
+def _seconds(text: str | None) -> float:
+    seconds = float(text or "none")
+    if not 0 <= seconds <= 3600:
+        raise ValueError("expected seconds, at most 3600")
+    return seconds
+
+
+def _absolute_path(text: str | None) -> str:
+    if text is None or not text.startswith("/"):
+        raise ValueError("expected an absolute path")
+    return text
+
+
+def _endpoint(text: str | None) -> str:
+    scheme, separator, place = (text or "").partition("://")
+    if not separator or scheme not in ("http", "vsock") or not place:
+        raise ValueError("expected http://HOST:PORT or vsock://CID:PORT")
+    return f"{scheme}://{place}"
+
+
+class Setting:
+    """The description of a setting, beside the type and the default of its field."""
+
+    # Not a NamedTuple, which takes ten times as long to define while the guest starts.
+
+    def __init__(
+        self,
+        meaning: str,
+        form: str = "",
+        parser: Parser | None = None,
+        *,
+        choices: tuple[str, ...] = (),
+        guest_only: bool = False,
+    ) -> None:
+        """Take what the type does not tell.
+
+        Args:
+            form: the name of a value in texts for users; empty for a choice or a switch.
+            parser: None for a choice or a switch.
+            choices: the valid values of a `str`; those of a `Literal` are its own.
+            guest_only: whether an agent that runs as an ordinary process has no use for it.
+        """
+        self.meaning = meaning
+        self.form = form
+        self.parser = parser
+        self.choices = choices
+        self.guest_only = guest_only
+
 
 class TaskConfig(NamedTuple):
-    """One field for every `task.<field>` of the command line."""
+    """The settings, a field for each `task.<field>` of the kernel command line."""
 
-    sharefs_type: Literal["9p", "virtiofs"] = "9p"
-    """File system of the directory shared by the host."""
-    log_level: str = "info"
-    """A key of `kuasar_agent.log.LEVELS`."""
-    log_format: Literal["logfmt", "json"] = "logfmt"
-    debug: bool = False
-    """Serve the debug console."""
-    enable_tracing: bool = False
-    """Trace from the start; SIGUSR1 turns it off and on."""
-    trace_endpoint: str = "vsock://2:4318"
-    """Who takes the traces, in OTLP over HTTP: `http://HOST:PORT` or `vsock://CID:PORT`."""
-    debug_shell: str = "/bin/bash"
-    """Absolute path of the console's shell."""
-    cgroup: Literal["auto", "v1", "v2"] = "auto"
-    runtime: Literal["", "crun", "runc"] = ""
-    """The OCI runtime; empty lets the agent choose."""
-    events: Literal["oom", "all"] = "oom"
-    """Which events GetEvents hands out."""
-    drain_grace: float = 2.0
-    """Seconds for which a deletion waits for output that nobody takes, or that may yet come."""
-    vsock_peers: Literal["host", "any"] = "host"
-    """Who may connect: the host (CID 2) only, or any CID."""
+    sharefs_type: Annotated[
+        Literal["9p", "virtiofs"],
+        Setting("file system of the directory shared by the host", guest_only=True),
+    ] = "9p"
+    log_level: Annotated[
+        str, Setting("least severe level of the log's lines", choices=tuple(LEVELS))
+    ] = "info"
+    debug: Annotated[bool, Setting("serve the debug shell on vsock port 1025")] = False
+    debug_shell: Annotated[str, Setting("program of the debug shell", "PATH", _absolute_path)] = (
+        "/bin/bash"
+    )
+    enable_tracing: Annotated[
+        bool, Setting("trace from the start; SIGUSR1 turns tracing on and off")
+    ] = False
+    trace_endpoint: Annotated[
+        str,
+        Setting(
+            "receiver of traces by OTLP over HTTP: http://HOST:PORT or vsock://CID:PORT",
+            "URL",
+            _endpoint,
+        ),
+    ] = "vsock://2:4318"
+    log_format: Annotated[str, Setting("form of the log's lines", choices=FORMATS)] = "logfmt"
+    cgroup: Annotated[
+        Literal["auto", "v1", "v2"],
+        Setting("cgroup version; auto is v2 if it has all that containers need", guest_only=True),
+    ] = "auto"
+    runtime: Annotated[
+        Literal["", "crun", "runc"],
+        Setting("OCI runtime; without a value the first one that is found"),
+    ] = ""
+    events: Annotated[
+        Literal["oom", "all"],
+        Setting("events that GetEvents returns: OOM kills only, or every task event"),
+    ] = "oom"
+    vsock_peers: Annotated[
+        Literal["host", "any"],
+        Setting("peers that may connect: the host (CID 2), or any CID", guest_only=True),
+    ] = "host"
+    drain_grace: Annotated[
+        float,
+        Setting(
+            "time for which a deletion waits for output that no reader takes, or that may follow",
+            "SECONDS",
+            _seconds,
+        ),
+    ] = 2.0
+
+    def is_host_only(self) -> bool:
+        """Return whether only the host may connect: containers share the guest's AF_VSOCK."""
+        return self.vsock_peers == "host"
 
 
-class ParsedConfig(NamedTuple):
-    """The settings, and a sentence for each parameter that was not understood."""
+class Declared:
+    """All that follows from a field of TaskConfig."""
 
-    config: TaskConfig
-    warnings: list[str]
+    def __init__(self, name: str) -> None:
+        annotation = TaskConfig.__annotations__[name]
+        kind = annotation.__origin__
+        self.name = name
+        self.setting: Setting = annotation.__metadata__[0]
+        self.default = TaskConfig._field_defaults[name]
+        self.choices: tuple[str, ...] = self.setting.choices or getattr(kind, "__args__", ())
+        self.is_switch = kind is bool
+
+    def parse(self, text: str | None) -> object:
+        """Return the value of a text, which is None for a bare word. Raises ValueError."""
+        if self.setting.parser is not None:
+            return self.setting.parser(text)
+        return _switch(text) if self.is_switch else _one_of(self.choices, text)
 
 
-def parse_cmdline(text: str) -> ParsedConfig:
-    """Read the `task.` parameters; the last good value of a key wins, unknown keys are ignored."""
+def declarations() -> Iterator[Declared]:
+    """Yield every setting in the order of declaration."""
+    return map(Declared, TaskConfig._fields)
+
+
+def parse_cmdline(text: str) -> tuple[TaskConfig, list[str]]:
+    """Return the settings of the `task.` parameters, and a sentence for each invalid one.
+
+    The last valid value of a key wins; unknown keys are ignored, since a newer host may set them.
+    """
     values: dict[str, Any] = {}
     warnings = []
     for key, value in split_parameters(text):
         name = key.removeprefix("task.")
-        if name == key or name not in _PARSERS:
+        if name == key or name not in TaskConfig._fields:
             continue
         try:
-            values[name] = _PARSERS[name](value)
+            values[name] = Declared(name).parse(value)
         except ValueError as error:
             given = key if value is None else f"{key}={value}"
             warnings.append(f"kernel parameter {given!r} ignored: {error}")
-    return ParsedConfig(TaskConfig()._replace(**values), warnings)
+    return TaskConfig()._replace(**values), warnings
 
 
 def split_parameters(text: str) -> Iterator[tuple[str, str | None]]:
-    """Key and value of each parameter; the value of a bare word is None.
+    """Yield key and value of each parameter; the value of a bare word is None.
 
-    Double quotes as the kernel's next_arg() (lib/cmdline.c): inside them a space does not end
-    the parameter; those around the whole parameter or around its value are removed.
+    Inside double quotes a space does not end the parameter. The quotes around a whole parameter or
+    around its value are removed. Source: the kernel's next_arg() in lib/cmdline.c.
     """
     word, quoted = "", False
     for char in text + " ":
@@ -76,7 +179,7 @@ def split_parameters(text: str) -> Iterator[tuple[str, str | None]]:
             word = ""
         else:
             word += char
-    if word:  # an unbalanced quote runs to the end
+    if word:  # an unbalanced quote extends to the end
         yield _split_parameter(word.rstrip())
 
 
@@ -94,55 +197,16 @@ def _split_parameter(word: str) -> tuple[str, str | None]:
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
-def _boolean(value: str | None) -> bool:
-    if value is None:
+def _switch(text: str | None) -> bool:
+    if text is None:
         return True
     try:
-        return _BOOLEANS[value.lower()]
+        return _BOOLEANS[text.lower()]
     except KeyError:
         raise ValueError("not a boolean") from None
 
 
-def _one_of(*choices: str) -> Callable[[str | None], str]:
-    def parse(value: str | None) -> str:
-        if value is None or value.lower() not in choices:
-            raise ValueError("expected one of " + ", ".join(repr(choice) for choice in choices))
-        return value.lower()
-
-    return parse
-
-
-def _seconds(value: str | None) -> float:
-    seconds = float(value or "none")
-    if not 0 <= seconds <= 3600:
-        raise ValueError("expected seconds, at most 3600")
-    return seconds
-
-
-def _absolute_path(value: str | None) -> str:
-    if value is None or not value.startswith("/"):
-        raise ValueError("expected an absolute path")
-    return value
-
-
-def _endpoint(value: str | None) -> str:
-    scheme, separator, place = (value or "").partition("://")
-    if not separator or scheme not in ("http", "vsock") or not place:
-        raise ValueError("expected http://HOST:PORT or vsock://CID:PORT")
-    return f"{scheme}://{place}"
-
-
-_PARSERS: dict[str, Callable[[str | None], object]] = {
-    "sharefs_type": _one_of("9p", "virtiofs"),
-    "log_level": _one_of(*LEVELS),
-    "log_format": _one_of(*FORMATS),
-    "debug": _boolean,
-    "drain_grace": _seconds,
-    "enable_tracing": _boolean,
-    "trace_endpoint": _endpoint,
-    "debug_shell": _absolute_path,
-    "cgroup": _one_of("auto", "v1", "v2"),
-    "runtime": _one_of("", "crun", "runc"),
-    "events": _one_of("oom", "all"),
-    "vsock_peers": _one_of("host", "any"),
-}
+def _one_of(choices: tuple[str, ...], text: str | None) -> str:
+    if text is None or text.lower() not in choices:
+        raise ValueError("expected one of " + ", ".join(repr(choice) for choice in choices))
+    return text.lower()

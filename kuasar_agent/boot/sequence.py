@@ -1,11 +1,11 @@
-"""Start-up from the bare kernel to a system that can serve.
+"""Start-up from the bare kernel to a guest that can serve.
 
     environment → mounts → config → cgroups → sysctls → modules → share → dns → loopback
 
-The command line is read right after /proc is mounted, since `task.cgroup` decides what follows.
-No step ends start-up: a failure says on the console what failed, and the agent serves without
-it, so that the host's Check is answered and ExecVMProcess can look around. Without the share,
-Create then reports that the bundle is missing.
+The command line is read as soon as /proc is mounted: `task.cgroup` and `task.sharefs_type`
+determine later steps. A failed step is logged and the agent serves without it, so that the host's
+Check is answered and the fault can be examined with ExecVMProcess. Without the share, Create
+reports that the bundle is missing.
 """
 
 import errno
@@ -17,6 +17,7 @@ from kuasar_agent import log as logs
 from kuasar_agent.boot import standard_fds
 from kuasar_agent.boot.config import TaskConfig, parse_cmdline
 from kuasar_agent.boot.timeline import Timeline
+from kuasar_agent.directories import SHARE
 from kuasar_agent.linux import cgroup, modules, netif
 from kuasar_agent.linux.files import read_text, write_text
 from kuasar_agent.linux.mount import mount
@@ -27,8 +28,7 @@ T = TypeVar("T")
 
 ENVIRONMENT = {"PATH": "/bin:/sbin/:/usr/bin/:/usr/sbin/", "XDG_RUNTIME_DIR": "/run"}
 
-SHARE = "/run/kuasar/state"
-SHARE_TAG = "kuasar"
+SHARE_TAG = "kuasar"  # contract: Kuasar's sandboxer
 
 _SHARE_OPTIONS = {
     "9p": ["nodev", "trans=virtio,version=9p2000.L"],
@@ -37,6 +37,8 @@ _SHARE_OPTIONS = {
 
 
 class StaticMount(NamedTuple):
+    """A mount that every guest has."""
+
     fstype: str
     source: str
     target: str
@@ -56,19 +58,25 @@ SYSCTLS = {
     "/sys/fs/cgroup/memory/memory.use_hierarchy": "1",
     "/proc/sys/vm/overcommit_memory": "1",
     "/proc/sys/net/ipv4/vs/expire_nodest_conn": "1",
-    # The highest value there is: a pid comes back late, so that a stale one matches nothing.
+    # The kernel's maximum: the number of an ended process is not reused soon, so that a stale pid
+    # does not name another process.
     "/proc/sys/kernel/pid_max": "4194304",
+    # containerd 2.x gives each pod these two (enable_unprivileged_ports, enable_unprivileged_icmp):
+    # programs of any user may bind port 80 and ping. Kuasar's host does not send them. Those of
+    # SetupSandbox are written later and override them.
+    "/proc/sys/net/ipv4/ip_unprivileged_port_start": "0",
+    "/proc/sys/net/ipv4/ping_group_range": "0 2147483647",
 }
 
 
 def boot(timeline: Timeline) -> TaskConfig:
-    """Run every step and return the settings; never raises."""
+    """Run every step and return the settings; never raise."""
     with timeline.step("environment"):
         placeholders: list[int] = _attempt("environment", prepare_process, [])
     with timeline.step("mounts"):
         failures: list[OSError] = _attempt("mounts", mount_static, [])
         _attempt("console", lambda: standard_fds.attach_console(placeholders), None)
-        for failure in failures:  # there may have been no console to say so before
+        for failure in failures:  # logged now: before, there may have been no console
             log.error("mount failed", error=failure)
     with timeline.step("config"):
         config = _attempt("config", read_config, TaskConfig())
@@ -90,13 +98,13 @@ def boot(timeline: Timeline) -> TaskConfig:
 
 
 def prepare_process() -> list[int]:
-    """Set the environment; the standard fds that had to be given a placeholder."""
+    """Set the environment; return the standard descriptors that got a placeholder."""
     os.environ.update(ENVIRONMENT)
     return standard_fds.reserve_standard_fds()
 
 
 def mount_static(mounts: tuple[StaticMount, ...] = STATIC_MOUNTS) -> list[OSError]:
-    """Mount what is not mounted yet; the errors of those that failed."""
+    """Make the mounts that do not exist yet; return the errors of those that failed."""
     failures = []
     for fstype, source, target, options in mounts:
         try:
@@ -110,7 +118,7 @@ def mount_static(mounts: tuple[StaticMount, ...] = STATIC_MOUNTS) -> list[OSErro
 
 
 def read_config(path: str = "/proc/cmdline") -> TaskConfig:
-    """The settings of the kernel command line; the defaults if it cannot be read."""
+    """Return the settings of the kernel command line; the defaults if it cannot be read."""
     try:
         text = read_text(path)
     except OSError as error:
@@ -123,7 +131,7 @@ def read_config(path: str = "/proc/cmdline") -> TaskConfig:
 
 
 def write_sysctls(sysctls: dict[str, str] = SYSCTLS) -> None:
-    """Write each value whose file exists; a failure is logged."""
+    """Write each value whose file exists; log a failure."""
     for path, value in sysctls.items():
         try:
             write_text(path, value)
@@ -134,13 +142,13 @@ def write_sysctls(sysctls: dict[str, str] = SYSCTLS) -> None:
 
 
 def load_modules(sharefs_type: str) -> None:
-    """Load what every guest needs, then what its kind of share needs."""
-    modules.load_list(modules.LOAD_LIST)
-    modules.load_list(modules.SHARE_LIST.format(sharefs_type))
+    """Load the modules that every guest needs, then those of its type of share."""
+    modules.load_list(modules.LOAD)
+    modules.load_list(sharefs_type)
 
 
 def mount_share(fstype: str, target: str = SHARE) -> None:
-    """Mount the host's directory unless it is mounted already; a failure is logged."""
+    """Mount the host's directory unless it is mounted already; log a failure."""
     os.makedirs(target, exist_ok=True)
     if os.path.ismount(target):
         return
@@ -154,7 +162,7 @@ def mount_share(fstype: str, target: str = SHARE) -> None:
 def bind_resolv_conf(
     source: str = f"{SHARE}/resolv.conf", target: str = "/etc/resolv.conf"
 ) -> None:
-    """Bind the pod's resolv.conf over the image's; a missing source is only logged."""
+    """Bind-mount the pod's resolv.conf over the image's; log a missing source."""
     if not os.path.exists(source):
         log.warning("the host shares no resolv.conf", path=source)
         return

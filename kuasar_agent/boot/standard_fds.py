@@ -1,7 +1,7 @@
 """File descriptors 0 to 2 of PID 1.
 
-The kernel starts init without them when the initramfs has no /dev/console. The next files
-opened would then take their numbers, and children would write their output into them.
+The kernel starts init without them when the initramfs has no /dev/console. The next opened files
+would get these numbers, and children would write their output into them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _OUTPUTS = ("/dev/console", "/dev/kmsg", "/dev/null")
 
 
 def reserve_standard_fds() -> list[int]:
-    """Put a placeholder on each of fds 0 to 2 that is closed, and return those fds.
+    """Open a placeholder on each of descriptors 0 to 2 that is closed, and return their numbers.
 
-    Must run before anything else opens a file. Nothing may be mounted yet, so the placeholder is
-    the root directory, which cannot be written to.
+    Must run before any other file is opened. No file system may be mounted yet, so the placeholder
+    is the root directory, which cannot be written to.
     """
     closed = [fd for fd in range(3) if not _is_open(fd)]
     for fd in closed:
@@ -30,10 +30,10 @@ def reserve_standard_fds() -> list[int]:
 
 
 def attach_console(placeholders: list[int], dev: str = "/dev") -> None:
-    """Connect stdin to /dev/null, outputs that have no file to the console, and the log.
+    """Connect stdin to /dev/null, the placeholders of the outputs to the console, and the log.
 
-    The log gets an open file of its own: only that one is non-blocking, so that neither a stuck
-    console stops the agent nor children see EAGAIN on their output.
+    The log gets an open file of its own, the only one in non-blocking mode: a console without a
+    reader then does not stop the agent, and children do not get EAGAIN for their output.
     """
     _try_install([f"{dev}/null"], os.O_RDONLY, 0)
     outputs = [dev + path.removeprefix("/dev") for path in _OUTPUTS]
@@ -46,8 +46,12 @@ def attach_console(placeholders: list[int], dev: str = "/dev") -> None:
 
 
 def attach_log() -> None:
-    """Give the log a new open file of what fd 2 is; raises OSError, and nothing changes then."""
-    if stat.S_ISREG(os.fstat(2).st_mode):  # a second offset would overwrite the first one's
+    """Open the file of descriptor 2 again for the log.
+
+    Raises:
+        OSError: it cannot be opened; the log keeps its file.
+    """
+    if stat.S_ISREG(os.fstat(2).st_mode):  # two offsets in one file would overwrite each other
         return
     flags = os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
     before = console.fd

@@ -1,4 +1,4 @@
-"""When each part of start-up began and how long it took, on the kernel's clock."""
+"""The beginning and the duration of each step of start-up, on the kernel's clock."""
 
 import time
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ log = get_logger(__name__)
 
 
 class Step(NamedTuple):
-    """Milliseconds of CLOCK_MONOTONIC, which starts with the kernel."""
+    """A step; times are milliseconds of CLOCK_MONOTONIC, which starts with the kernel."""
 
     name: str
     start_ms: float
@@ -19,23 +19,19 @@ class Step(NamedTuple):
 
 
 class Timeline:
-    """The steps so far, in the order in which they ended."""
+    """The finished steps, in the order in which they ended."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Time the body, also when it raises."""
+        """Record the time of the block, also when it raises."""
         start = now_ms()
         try:
             yield
         finally:
             self._record(Step(name, start, now_ms() - start))
-
-    def mark(self, name: str) -> None:
-        """Record an instant: a step of no length."""
-        self._record(Step(name, now_ms(), 0.0))
 
     def _record(self, step: Step) -> None:
         self.steps.append(step)
@@ -44,5 +40,5 @@ class Timeline:
 
 
 def now_ms() -> float:
-    """Milliseconds since the kernel started."""
+    """Return the milliseconds since the kernel started."""
     return time.monotonic_ns() / 1e6

@@ -14,17 +14,9 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from kuasar_agent.errors import InvalidArgument, NotFound, Unknown
+from kuasar_agent.stdio.urls import StdioUrls
 
 STORAGES_ANNOTATION = "io.kuasar.storages"
-
-
-class StdioUrls(NamedTuple):
-    """Where the three streams of a process go; an empty string is /dev/null."""
-
-    stdin: str = ""
-    stdout: str = ""
-    stderr: str = ""
-    terminal: bool = False
 
 
 class Bundle(NamedTuple):
@@ -81,24 +73,6 @@ def load_bundle(path: str, container_id: str) -> Bundle:
     )
 
 
-def adapt_spec(bundle: Bundle, urls: StdioUrls) -> list[str]:
-    """Change in the spec what the guest needs otherwise; returns what was changed.
-
-    The terminal is the one that request, io file or spec asked for; a cgroup in systemd's notation
-    gets a path. The runtime reads only config.json: `write_spec` has to follow.
-    """
-    changes = []
-    process = bundle.spec.get("process") or {}
-    if urls.terminal and not process.get("terminal"):
-        bundle.spec["process"] = process | {"terminal": True}
-        changes.append("process.terminal is true")
-    path = translate_cgroups_path(bundle.cgroups_path)
-    if path != bundle.cgroups_path:
-        bundle.spec["linux"]["cgroupsPath"] = path
-        changes.append(f"linux.cgroupsPath is {path}")
-    return changes
-
-
 def write_spec(bundle: Bundle) -> None:
     """Replace config.json. Blocks on the share; raises Unknown when it cannot be written."""
     path = f"{bundle.path}/config.json"
@@ -111,22 +85,6 @@ def write_spec(bundle: Bundle) -> None:
         with suppress(OSError):
             os.unlink(draft)
         raise Unknown(f"failed to write file {path}: {error.strerror}") from None
-
-
-def translate_cgroups_path(path: str) -> str:
-    """`slice:prefix:name`, which only systemd understands, as the path that systemd would use.
-
-    Dashes in a slice's name are levels: `a-b.slice` is below `a.slice` (systemd.slice(5)).
-    Any other path is returned as it is.
-    """
-    parts = path.split(":")
-    if len(parts) != 3 or "/" in path:
-        return path
-    parent, prefix, name = parts
-    words = [word for word in parent.removesuffix(".slice").split("-") if word]
-    levels = ["-".join(words[: count + 1]) + ".slice" for count in range(len(words))]
-    unit = name if name.endswith(".slice") else f"{prefix}-{name}.scope".removeprefix("-")
-    return "/" + "/".join([*levels, unit])
 
 
 def load_stdio(path: str) -> StdioUrls | None:
@@ -172,7 +130,7 @@ def _load_storages(path: str, spec: dict[str, Any]) -> list[dict[str, Any]]:
     if text is None:
         storages = _read_json(path)
     else:
-        storages = _parse(text, f"annotation {STORAGES_ANNOTATION}")
+        storages = parse_json(text, f"annotation {STORAGES_ANNOTATION}")
     if not isinstance(storages, list) or not all(isinstance(s, dict) for s in storages):
         raise InvalidArgument(f"storages in {os.path.dirname(path)}: not an array of objects")
     return storages
@@ -186,10 +144,11 @@ def _read_json(path: str) -> Any:
         raise NotFound(f"failed to open file {path}: {error.strerror}") from None
     except IsADirectoryError as error:
         raise InvalidArgument(f"failed to read file {path}: {error.strerror}") from None
-    return _parse(text, path)
+    return parse_json(text, path)
 
 
-def _parse(text: str | bytes, what: str) -> Any:
+def parse_json(text: str | bytes, what: str) -> Any:
+    """Decode JSON. Raises InvalidArgument, which begins with `what`."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 
 from kuasar_agent.blocking import off_hub
-from kuasar_agent.containers.bundle import Bundle, StdioUrls
+from kuasar_agent.containers.bundle import Bundle
 from kuasar_agent.containers.checkpoint import Checkpoint
 from kuasar_agent.containers.exec_process import ExecProcess
 from kuasar_agent.containers.ids import check_exec_id
@@ -24,6 +24,7 @@ from kuasar_agent.errors import (
     Unimplemented,
 )
 from kuasar_agent.log import get_logger
+from kuasar_agent.stdio.urls import StdioUrls
 
 if TYPE_CHECKING:
     from kuasar_agent.resources.container_cgroup import ContainerCgroup

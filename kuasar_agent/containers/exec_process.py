@@ -13,12 +13,13 @@ import gevent
 import gevent.lock
 
 from kuasar_agent.blocking import off_hub
-from kuasar_agent.containers.bundle import StdioUrls, load_stdio
+from kuasar_agent.containers.bundle import load_stdio, parse_json
 from kuasar_agent.containers.process import KILLED_WITHIN, ContainerContext, Process, Status
 from kuasar_agent.errors import FailedPrecondition, InvalidArgument, NotFound
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Child, Exit
 from kuasar_agent.stdio.stdio import Stdio
+from kuasar_agent.stdio.urls import StdioUrls
 
 log = get_logger(__name__)
 
@@ -62,7 +63,6 @@ class ExecProcess(Process):
             terminal = self.urls.terminal or bool(self._spec.get("terminal"))
             urls = given or self.urls
             self.urls = urls._replace(terminal=urls.terminal or terminal)
-            self._spec["terminal"] = self.urls.terminal
             self._context.events.exec_added(self.id)
 
     def start(self) -> None:
@@ -98,7 +98,7 @@ class ExecProcess(Process):
                 self._give_up()
             else:
                 self.child.signal(signal.SIGKILL)
-                if self.child.wait(KILLED_WITHIN) is None:
+                if self.child.wait_for(KILLED_WITHIN) is None:
                     log.error("exec does not end", id=self._context.id, exec=self.id)
                 else:
                     # As long as the host takes output.
@@ -108,10 +108,15 @@ class ExecProcess(Process):
             self._deleted = True
 
     def _exec(self, stdio: Stdio) -> Child:
-        if self.size is not None and self.urls.terminal:
-            # The process may ask for it before the terminal has come to us.
-            width, height = self.size
-            self._spec["consoleSize"] = {"height": height, "width": width}
+        from kuasar_agent.containers import spec  # not needed before the agent serves
+
+        spec.adapt_process(
+            self._spec,
+            terminal=self.urls.terminal,
+            size=self.size,
+            id=self._context.id,
+            exec=self.id,
+        )
         stdin, stdout, stderr = stdio.child_fds
         return self._context.runtime.exec(
             self._context.id,
@@ -123,7 +128,6 @@ class ExecProcess(Process):
 
     def _follow(self, child: Child) -> None:
         exit = child.wait()
-        assert exit is not None
         # The OOM killer may have ended it.
         self._context.cgroup.report_kills()
         self._settle()
@@ -144,10 +148,7 @@ def parse_spec(text: bytes) -> dict[str, Any]:
     """
     if not text:
         raise InvalidArgument("no spec in request")
-    try:
-        spec = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"exec spec: not valid JSON: {error}") from None
+    spec = parse_json(text, "exec spec")
     if not isinstance(spec, dict):
         raise InvalidArgument("exec spec: not a JSON object")
     return spec

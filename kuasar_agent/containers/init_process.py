@@ -9,7 +9,6 @@ from typing import NamedTuple
 import gevent
 import gevent.event
 
-from kuasar_agent.containers.bundle import StdioUrls
 from kuasar_agent.containers.create_cleanup import CreateCleanup
 from kuasar_agent.containers.process import KILLED_WITHIN, ContainerContext, Process, Status
 from kuasar_agent.containers.runtime import RuntimeFailed
@@ -17,6 +16,7 @@ from kuasar_agent.errors import AgentError, NotFound
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Child
 from kuasar_agent.stdio.stdio import Stdio
+from kuasar_agent.stdio.urls import StdioUrls
 
 log = get_logger(__name__)
 
@@ -103,7 +103,7 @@ class InitProcess(Process):
             self.thaw()
         self._context.runtime.delete(self.id)
         assert self.child is not None
-        if self.child.wait(KILLED_WITHIN) is None:
+        if self.child.wait_for(KILLED_WITHIN) is None:
             log.error("container's process does not end", id=self.id, pid=self.pid)
         else:
             # As long as the host takes output.
@@ -140,7 +140,6 @@ class InitProcess(Process):
     def _follow(self, child: Child) -> None:
         """Tell the exit once nothing of the container runs any more."""
         exit = child.wait()
-        assert exit is not None
         if self._context.bundle.shares_pids:
             self.kill_the_rest()
         # Concurrently with the outputs of the execs: each may wait for its reader.

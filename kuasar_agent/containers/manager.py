@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import gevent.lock
 
 from kuasar_agent.blocking import off_hub
-from kuasar_agent.containers.bundle import Bundle, StdioUrls, adapt_spec, load_bundle, write_spec
+from kuasar_agent.containers.bundle import Bundle, load_bundle, write_spec
 from kuasar_agent.containers.container import Container
 from kuasar_agent.containers.ids import check_id
 from kuasar_agent.containers.init_process import RuntimeOptions
@@ -22,9 +22,10 @@ from kuasar_agent.events import Publish
 from kuasar_agent.linux.mount import mounts
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Reaper
-from kuasar_agent.sandbox.storage import Storages
 from kuasar_agent.stdio.stdio import Stdio
 from kuasar_agent.stdio.transports import Transports, names_serial_port
+from kuasar_agent.stdio.urls import StdioUrls
+from kuasar_agent.storage.storages import Storages
 
 if TYPE_CHECKING:
     from kuasar_agent.resources.oom import OomWatcher
@@ -174,9 +175,7 @@ class Containers:
 
         id, options = request.id, request.options
         urls = bundle.merge_stdio(request.urls)
-        if changes := adapt_spec(bundle, urls):
-            off_hub(write_spec, bundle)
-            log.info("spec changed", id=id, changes="; ".join(changes))
+        off_hub(_adapt, bundle, id, urls)
         binary = find_runtime(*self._runtime_names(options.binary))
         runtime = OCIRuntime(self._reaper, binary, options.root, self._settings.runtime_timeout)
         self.footprints.append(Footprint(id, bundle.cgroups_path or f"/{id}", runtime.root))
@@ -207,6 +206,18 @@ class Containers:
         if requested:
             return (requested,)
         return (self._settings.runtime, "crun", "runc")
+
+
+def _adapt(bundle: Bundle, id: str, urls: StdioUrls) -> None:
+    """Make the specification on the share, and kernel parameters, fit the guest. Blocks."""
+    # Not needed before the agent serves.
+    from kuasar_agent.containers import spec
+    from kuasar_agent.linux import sysctls
+
+    parameters = spec.adapt_container(bundle.spec, terminal=urls.terminal, id=id)
+    if parameters is not None:
+        sysctls.write(parameters)
+        write_spec(bundle)
 
 
 class _Entry:

@@ -29,13 +29,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import gevent.event
 
-from kuasar_agent.containers.bundle import Bundle, StdioUrls
+from kuasar_agent.containers.bundle import Bundle
 from kuasar_agent.containers.runtime import OCIRuntime
 from kuasar_agent.containers.shared_lock import SharedLock
 from kuasar_agent.errors import FailedPrecondition, InvalidArgument
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Child, Exit
 from kuasar_agent.stdio.stdio import Stdio
+from kuasar_agent.stdio.urls import StdioUrls
 
 if TYPE_CHECKING:
     from kuasar_agent.containers.task_events import TaskEvents

@@ -17,12 +17,12 @@ from collections.abc import Iterator, Sequence
 from subprocess import DEVNULL
 
 from kuasar_agent.blocking import off_hub
+from kuasar_agent.containerd import NAMESPACE
 from kuasar_agent.errors import AgentError, DeadlineExceeded, NotFound, Unknown
 from kuasar_agent.reaper import Adoption, Child, Exit, Reaper
 from kuasar_agent.spans import traced
 
 DEFAULT_ROOT = "/run/containerd/runc"
-NAMESPACE = "k8s.io"
 
 TIMEOUT = 60.0
 """Seconds after which a command counts as hung; an emulated guest needs one for the slowest."""
@@ -183,11 +183,11 @@ class OCIRuntime:
 
     def _finish(self, prefix: str, command: Child) -> Exit:
         """Wait for the command; one that hangs is killed with its whole process group."""
-        exit = command.wait(self._timeout)
+        exit = command.wait_for(self._timeout)
         if exit is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(command.pid, signal.SIGKILL)
-            command.wait(_KILLED_WITHIN)
+            command.wait_for(_KILLED_WITHIN)
             raise DeadlineExceeded(f"{prefix}: no answer within {self._timeout:.0f} s")
         return exit
 

@@ -1,1 +1,1 @@
-"""Small wrappers of kernel interfaces, one mechanism per module."""
+"""Kernel interfaces, one mechanism per module. They raise OSError unless they say otherwise."""

@@ -1,7 +1,7 @@
 """Control groups: choosing and mounting v1 or v2, and finding a process's cgroups.
 
-v2 is preferred. v1 is the choice where v2 lacks something that a container's limits need:
-a controller, or eBPF device control, which is what v2 has instead of a `devices` controller.
+v2 is preferred. v1 is chosen where v2 lacks a controller that a container's limits need, or eBPF
+device control, which replaces v1's `devices` controller.
 Sources: the kernel's admin-guide/cgroup-v2.rst and admin-guide/cgroup-v1/cgroups.rst, cgroups(7).
 """
 
@@ -23,7 +23,7 @@ ROOT = "/sys/fs/cgroup"
 Mode = Literal["auto", "v1", "v2"]
 
 NEEDED = frozenset({"cpu", "cpuset", "devices", "io", "memory", "pids"})
-"""What containers need, under v2's names; `devices` stands for device control of either kind."""
+"""The controllers that containers need, by v2's names; `devices` is any device control."""
 
 _V1_CONTROLLERS = frozenset(
     {"cpu", "cpuacct", "blkio", "cpuset", "memory", "devices", "freezer", "net_cls"}
@@ -32,14 +32,14 @@ _V1_CONTROLLERS = frozenset(
 _V1_TO_V2 = {"blkio": "io"}
 
 _INIT = "init"
-"""The leaf of v2 that holds the agent: a cgroup with controllers enabled for its children may
-hold no processes of its own, unless it is the kernel's root."""
+"""The agent's own cgroup on v2: a cgroup that enables controllers for its children may have no
+processes, unless it is the kernel's root."""
 
 _BPF_CGROUP_DEVICE = 6
 
 
 def parse_proc_cgroups(text: str) -> list[str]:
-    """The v1 controllers that /proc/cgroups shows as enabled, in its order."""
+    """Return the v1 controllers that /proc/cgroups shows as enabled, in its order."""
     names = []
     for line in text.split("\n"):
         fields = line.split("\t")
@@ -51,7 +51,7 @@ def parse_proc_cgroups(text: str) -> list[str]:
 
 
 def parse_proc_cgroup(text: str) -> dict[str, str]:
-    """/proc/<pid>/cgroup as controller → path; v2's entry has the key "".
+    """Return the paths of /proc/<pid>/cgroup by controller; v2's has the key "".
 
     A v1 hierarchy without controllers keeps its name (`name=systemd`).
     """
@@ -65,10 +65,12 @@ def parse_proc_cgroup(text: str) -> dict[str, str]:
 
 
 def choose(mode: Mode, v1: Iterable[str], v2: Iterable[str] | None) -> Literal[1, 2]:
-    """Which version to mount.
+    """Return the version to mount.
 
-    `v1` holds the controllers of /proc/cgroups, `v2` those of cgroup.controllers with `devices`
-    added where eBPF can do it, or None where the kernel has no v2.
+    Args:
+        v1: the controllers of /proc/cgroups.
+        v2: those of cgroup.controllers, with `devices` if the kernel has eBPF device control; None
+            if the kernel has no v2.
     """
     if v2 is None:
         return 1
@@ -80,31 +82,17 @@ def choose(mode: Mode, v1: Iterable[str], v2: Iterable[str] | None) -> Literal[1
 
 
 def version(root: str = ROOT) -> Literal[1, 2]:
-    """Which version is mounted at `root`."""
+    """Return the version that is mounted at `root`."""
     return 2 if os.path.exists(f"{root}/cgroup.controllers") else 1
 
 
-def directory(pid: int, controller: str, root: str = ROOT) -> str | None:
-    """The directory with the `controller` files of a process; None where it is not mounted.
-
-    `controller` has its v1 name on v1; on v2 every controller has the same directory.
-    FileNotFoundError or ProcessLookupError once the process is gone.
-    """
-    paths = parse_proc_cgroup(read_text(f"/proc/{pid}/cgroup"))
-    if version(root) == 2:
-        top, path = root, paths.get("")
-    else:
-        top, path = f"{root}/{controller}", paths.get(controller)
-    if path is None or not os.path.isdir(top):
-        return None
-    return top + path.rstrip("/")
-
-
 def set_up(mode: Mode = "auto", root: str = ROOT) -> Literal[1, 2]:
-    """Mount cgroups at `root` and make them ready for a runtime; the version that serves.
+    """Mount cgroups at `root`, prepare them for a runtime, and return their version.
 
-    What is mounted already is kept. A preferred version that cannot be mounted gives way to the
-    other one; OSError if neither can be.
+    A mounted version is kept. If the preferred version cannot be mounted, the other one is.
+
+    Raises:
+        OSError: neither can be mounted.
     """
     if not os.path.ismount(root):
         _mount(mode, root)
@@ -169,7 +157,7 @@ def _has_device_control(root: str) -> bool:
 
 
 def _mount_v1(controllers: list[str], root: str) -> bool:
-    """Mount each controller that can be mounted; False, with nothing mounted, if none can."""
+    """Mount the v1 controllers that the kernel has; return False if it mounts none."""
     words = ["nosuid", "nodev", "noexec", "mode=755"]
     try:
         mount("tmpfs", root, "tmpfs", words)
@@ -191,7 +179,7 @@ def _mount_controller(name: str, target: str) -> bool:
     os.mkdir(target)
     try:
         mount("cgroup", target, "cgroup", ["nosuid", "nodev", "noexec", "relatime", name])
-    except OSError as error:  # newer kernels list controllers whose v1 side is not built
+    except OSError as error:  # newer kernels list controllers that were built without v1
         log.warning("cgroup v1 controller not mounted", controller=name, error=error)
         os.rmdir(target)
         return False
@@ -199,10 +187,10 @@ def _mount_controller(name: str, target: str) -> bool:
 
 
 def _delegate(root: str) -> None:
-    """Move the agent to its leaf and hand every controller on to the containers' cgroups."""
+    """Move the agent to its cgroup and enable every controller for the containers' cgroups."""
     leaf, control = f"{root}/{_INIT}", f"{root}/cgroup.subtree_control"
     os.makedirs(leaf, exist_ok=True)
-    # The other members of the root are kernel threads at this point; they may stay there.
+    # The other members of the root are kernel threads, which may stay there.
     _try_write(f"{leaf}/cgroup.procs", "0")
     enabled = read_text(control).split()
     for name in read_text(f"{root}/cgroup.controllers").split():

@@ -1,4 +1,4 @@
-"""The files of a process's cgroup: where they are, reading, writing, and their formats.
+"""The files of a process's cgroup: their paths, reading, writing, and their formats.
 
 Sources: the kernel's admin-guide/cgroup-v2.rst ("Interface Files", "Format") and
 admin-guide/cgroup-v1/, cgroups(7), mountinfo in proc(5).
@@ -16,45 +16,45 @@ from kuasar_agent.linux.files import read_text, write_text
 from kuasar_agent.linux.mount import MountInfo, mounts
 
 NO_LIMIT = (1 << 64) - 1
-"""What `max` is in a number."""
+"""The number for `max`."""
 
 _CHUNK = 1 << 16
 
 _UINT32 = (1 << 32) - 1
 _RDMA_KEYS = ("hca_handle", "hca_object")
 
-# A list may come from the host, so that its cost is bounded; no kernel takes longer ones.
+# A list may come from the host: its cost is bounded. No kernel accepts a longer one.
 _LIST_LIMIT = 1 << 16
 _LIST_LENGTH = 1 << 16
 
 
 class Cgroup(NamedTuple):
-    """One cgroup, which on v1 is a directory in each of several hierarchies.
+    """A cgroup, which on v1 is a directory in each of several hierarchies.
 
-    A file's name says which: `memory.stat` belongs to the controller `memory`.
+    The name of a file begins with its controller: `memory.stat` belongs to `memory`.
     """
 
     version: Literal[1, 2]
     directories: Mapping[str, str]
-    """By v1's names of the controllers; on v2 the only key is ""."""
+    """Paths by v1's names of the controllers; on v2 the only key is ""."""
 
     def exists(self) -> bool:
-        """Whether it has not been removed."""
+        """Return whether the cgroup has not been removed."""
         return any(map(os.path.isdir, self.directories.values()))
 
     def path(self, file: str) -> str | None:
-        """Where a file has to be; None if its v1 controller is not mounted."""
+        """Return the path of a file; None if its v1 controller is not mounted."""
         controller = "" if self.version == 2 else file.partition(".")[0]
         directory = self.directories.get(controller)
         return None if directory is None else f"{directory}/{file}"
 
     def has(self, file: str) -> bool:
-        """Whether there is such a file."""
+        """Return whether the file exists."""
         path = self.path(file)
         return path is not None and os.path.exists(path)
 
     def read(self, file: str) -> str:
-        """A file's text; empty where the kernel has no such file or does not account for it."""
+        """Return a file's text; an empty one if the kernel has no such file."""
         path = self.path(file)
         try:
             return "" if path is None else _read(path)
@@ -62,7 +62,13 @@ class Cgroup(NamedTuple):
             return ""
 
     def write(self, file: str, text: str) -> None:
-        """Write a file. OSError, which names it; blocks while the kernel reclaims memory."""
+        """Write a file.
+
+        Raises:
+            OSError: the kernel refuses; the error has the file's name.
+
+        Blocks: a thread, while the kernel reclaims memory.
+        """
         path = self.path(file)
         if path is None:
             raise OSError(errno.ENOENT, "controller not mounted", file)
@@ -70,9 +76,10 @@ class Cgroup(NamedTuple):
 
 
 def locate(pid: int, root: str = ROOT) -> Cgroup:
-    """The cgroup that a process is in now. FileNotFoundError or ProcessLookupError once it is gone.
+    """Return the cgroup that a process is in, without controllers not mounted below `root`.
 
-    Controllers that are not mounted below `root` are left out.
+    Raises:
+        FileNotFoundError, ProcessLookupError: the process has ended.
     """
     paths = parse_proc_cgroup(read_text(f"/proc/{pid}/cgroup"))
     return find(paths, mounts(), version(root), root)
@@ -81,7 +88,7 @@ def locate(pid: int, root: str = ROOT) -> Cgroup:
 def find(
     paths: Mapping[str, str], table: Sequence[MountInfo], number: Literal[1, 2], root: str = ROOT
 ) -> Cgroup:
-    """`locate` from what the kernel says: paths of `parse_proc_cgroup`, entries of mountinfo."""
+    """Return the cgroup of `locate` from paths of `parse_proc_cgroup` and entries of mountinfo."""
     found: dict[str, str] = {}
     for entry in table:
         if entry.target != root and not entry.target.startswith(f"{root}/"):
@@ -97,7 +104,7 @@ def find(
 
 
 def _below(path: str, root: str) -> str | None:
-    """What follows a mount's root in a cgroup's path; None for a cgroup outside of it."""
+    """Return the part of a cgroup's path below a mount's root; None for a path outside of it."""
     root, path = root.rstrip("/"), path.rstrip("/")
     if path != root and not path.startswith(f"{root}/"):
         return None
@@ -116,7 +123,7 @@ def _read(path: str) -> str:
 
 
 def parse_number(text: str) -> int:
-    """A single value: `max` is NO_LIMIT, nothing is 0."""
+    """Return a single value: NO_LIMIT for `max`, 0 for an empty text."""
     text = text.strip()
     if text == "max":
         return NO_LIMIT
@@ -124,7 +131,7 @@ def parse_number(text: str) -> int:
 
 
 def parse_flat(text: str) -> dict[str, int]:
-    """The kernel's "flat keyed" format, `KEY VALUE` in each line."""
+    """Parse the kernel's "flat keyed" format, `KEY VALUE` in each line."""
     values = {}
     for line in text.splitlines():
         key, _, value = line.partition(" ")
@@ -133,7 +140,7 @@ def parse_flat(text: str) -> dict[str, int]:
 
 
 def parse_nested(text: str) -> dict[str, dict[str, str]]:
-    """The "nested keyed" format, `KEY SUBKEY=VALUE…` in each line; pressure files are so too."""
+    """Parse the "nested keyed" format, `KEY SUBKEY=VALUE…` in each line, as of pressure files."""
     entries = {}
     for line in text.splitlines():
         key, *pairs = line.split()
@@ -142,7 +149,7 @@ def parse_nested(text: str) -> dict[str, dict[str, str]]:
 
 
 def parse_rdma(text: str) -> list[tuple[str, int, int]]:
-    """Device, handles and objects of each line of rdma.current or rdma.max, as uint32."""
+    """Return device, handles and objects (uint32) of each line of rdma.current or rdma.max."""
     entries = []
     for device, values in parse_nested(text).items():
         handles, objects = (min(parse_number(values.get(key, "")), _UINT32) for key in _RDMA_KEYS)
@@ -151,7 +158,11 @@ def parse_rdma(text: str) -> list[tuple[str, int, int]]:
 
 
 def parse_list(text: str) -> frozenset[int]:
-    """A list of CPUs or memory nodes such as `0-3,8`. ValueError if it is none."""
+    """Return the numbers of a list of CPUs or memory nodes such as `0-3,8`.
+
+    Raises:
+        ValueError: the text is not a list.
+    """
     if len(text) > _LIST_LENGTH:
         raise ValueError("too long")
     mask = 0
@@ -165,7 +176,7 @@ def parse_list(text: str) -> frozenset[int]:
 
 
 def format_list(numbers: frozenset[int]) -> str:
-    """The shortest list for `parse_list`."""
+    """Return the shortest text from which `parse_list` makes these numbers."""
     parts: list[str] = []
     ordered = sorted(numbers)
     while ordered:
@@ -177,7 +188,7 @@ def format_list(numbers: frozenset[int]) -> str:
 
 
 def page_sizes(path: str = "/sys/kernel/mm/hugepages") -> list[str]:
-    """The sizes of huge pages that the kernel has, as in hugetlb's file names: `2MB`, `1GB`."""
+    """Return the kernel's sizes of huge pages as in hugetlb's file names: `2MB`, `1GB`."""
     try:
         names = os.listdir(path)
     except OSError:

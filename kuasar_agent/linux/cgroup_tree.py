@@ -1,4 +1,4 @@
-"""The processes of a container's cgroup, and its removal when no runtime will do it.
+"""The processes of a container's cgroup, and its removal where the runtime does not do it.
 
 Kernel: admin-guide/cgroup-v2.rst, admin-guide/cgroup-v1/cgroups.rst (cgroup.procs).
 """
@@ -18,9 +18,9 @@ _PAUSE = 0.01
 
 
 def directories(path: str, root: str = ROOT) -> list[str]:
-    """Where a runtime puts the cgroup `path` (a spec's cgroupsPath): on v1 one per hierarchy.
+    """Return the existing directories of a spec's cgroupsPath: on v1 one per hierarchy.
 
-    Only those that exist; none for a path that leads out of the tree.
+    A path that leads out of the tree has none.
     """
     parts = [part for part in path.split("/") if part]
     if ".." in parts:
@@ -30,7 +30,7 @@ def directories(path: str, root: str = ROOT) -> list[str]:
 
 
 def processes(directory: str) -> list[int]:
-    """The pids in a cgroup and in those below it; empty when it is gone."""
+    """Return the pids in a cgroup and in those below it; none if it was removed."""
     pids: set[int] = set()
     for place, _, _ in os.walk(directory):
         pids.update(_members(place))
@@ -38,9 +38,11 @@ def processes(directory: str) -> list[int]:
 
 
 def remove(directory: str) -> bool:
-    """Kill what is in a cgroup and remove it; False if something of it is left.
+    """Kill the processes of a cgroup and remove it; return False if it could not be removed.
 
-    What lies below it belongs to others and stays. Blocks, for some seconds at the worst.
+    The cgroups below it belong to other owners and are kept.
+
+    Blocks: a thread, at most `_EMPTY_WITHIN` seconds.
     """
     deadline = time.monotonic() + _EMPTY_WITHIN
     while True:
@@ -70,5 +72,5 @@ def _members(directory: str) -> list[int]:
     try:
         return [int(pid) for pid in read_text(f"{directory}/cgroup.procs").split()]
     except OSError:
-        # Removed in between, or a threaded cgroup, whose processes are its parent's.
+        # Removed meanwhile, or a threaded cgroup, whose processes belong to its parent.
         return []

@@ -1,7 +1,7 @@
-"""Mounting with the option words of mount(8), and reading what is mounted.
+"""Mounting with the option words of mount(8), and reading the table of mounts.
 
-`parse_options` knows the words that Kuasar's hosts send; any other word is data for the file
-system. Steps of a mount after containerd's mount package (core/mount/mount_linux.go).
+`parse_options` knows the words that Kuasar's hosts send; every other word is data for the file
+system. The steps of a mount follow containerd's mount package (core/mount/mount_linux.go).
 """
 
 import errno
@@ -78,24 +78,25 @@ _PROPAGATION_WORDS = {
 }
 
 DATA_LIMIT = 4095
-"""Bytes of data that reach the file system: mount(2) copies one page and ends it with a NUL,
-so the kernel would cut a longer string without saying so."""
+"""Bytes of data that mount(2) accepts: it copies one page with the final NUL, and the kernel cuts a
+longer string without an error."""
 
 
 class MountOptions(NamedTuple):
-    """What a list of option words means."""
+    """The arguments of mount(2) for a list of option words."""
 
     flags: int = 0
     propagation: int = 0
-    """At most one propagation type, with MS_REC if its word asked for it; the MS_REC of `rbind`
-    is in `flags` and says nothing about propagation."""
+    """At most one propagation type, with MS_REC if its word begins with `r`. The MS_REC of `rbind`
+    is in `flags` and does not concern propagation."""
     data: str = ""
 
 
 def parse_options(words: Iterable[str]) -> MountOptions:
     """Translate option words in order; the last propagation word wins, as mount(2) takes one.
 
-    InvalidArgument if the data is longer than `DATA_LIMIT`.
+    Raises:
+        InvalidArgument: the data is longer than `DATA_LIMIT`.
     """
     flags = propagation = 0
     data: list[str] = []
@@ -115,9 +116,13 @@ def parse_options(words: Iterable[str]) -> MountOptions:
 
 
 def mount(source: str | None, target: str, fstype: str | None, words: Iterable[str] = ()) -> None:
-    """Mount with option words; on an error nothing stays mounted that this call mounted.
+    """Mount with option words; after an error nothing that this call mounted stays mounted.
 
-    OSError with errno and target; InvalidArgument as `parse_options`.
+    Raises:
+        OSError: the kernel refuses; the error has errno and target.
+        InvalidArgument: the data is longer than `DATA_LIMIT`.
+
+    Blocks: a thread, for a share or a disk.
     """
     flags, propagation, data = parse_options(words)
     if fstype == "bind":
@@ -142,9 +147,10 @@ def mount(source: str | None, target: str, fstype: str | None, words: Iterable[s
 
 
 def unmount(target: str) -> bool:
-    """Unmount the topmost mount at `target`; False if there was none.
+    """Unmount the topmost mount at `target`; return False if there was none.
 
-    A busy one is detached: it leaves the tree at once and the kernel frees it with its last user.
+    A busy mount is detached: it disappears from the tree and the kernel frees it after its last
+    use.
     """
     try:
         syscalls.umount(target)
@@ -159,7 +165,7 @@ def unmount(target: str) -> bool:
 
 
 class MountInfo(NamedTuple):
-    """One line of /proc/<pid>/mountinfo (proc(5))."""
+    """A line of /proc/<pid>/mountinfo (proc(5))."""
 
     mount_id: int
     parent_id: int
@@ -175,7 +181,7 @@ class MountInfo(NamedTuple):
 
 
 def parse_mountinfo(text: str) -> list[MountInfo]:
-    """Parse the text of mountinfo; a line of another shape is left out."""
+    """Return the mounts in the text of mountinfo, without lines of another form."""
     found = []
     for line in text.split("\n"):
         left, separator, right = line.partition(" - ")
@@ -200,14 +206,12 @@ def parse_mountinfo(text: str) -> list[MountInfo]:
 
 
 def mounts(path: str = "/proc/self/mountinfo") -> list[MountInfo]:
-    """Everything mounted in this namespace, in the order of mounting; OSError if unreadable."""
+    """Return the mounts of this namespace in the order of mounting.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     return parse_mountinfo(read_text(path))
-
-
-def is_mounted(target: str) -> bool:
-    """Whether something is mounted at exactly `target`."""
-    real = os.path.realpath(target)
-    return any(entry.target == real for entry in mounts())
 
 
 def _unescape(field: str) -> str:

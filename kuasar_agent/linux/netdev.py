@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from kuasar_agent.linux.files import read_text
 
-# The columns of either direction: bytes packets errs drop, then four of no interest here.
+# Eight columns in each direction: bytes, packets, errs, drop and four that are not used.
 _COLUMNS = 16
 
 
 class Counters(NamedTuple):
-    """What an interface received and sent since it was made."""
+    """The traffic of an interface since it was made."""
 
     name: str
     rx_bytes: int
@@ -25,7 +25,7 @@ class Counters(NamedTuple):
 
 
 def parse(text: str) -> list[Counters]:
-    """Every interface of /proc/net/dev, in its order, except `lo`."""
+    """Return every interface of /proc/net/dev, in its order, except `lo`."""
     found = []
     for line in text.splitlines():
         name, colon, rest = line.partition(":")
@@ -37,5 +37,5 @@ def parse(text: str) -> list[Counters]:
 
 
 def counters(path: str = "/proc/self/net/dev") -> list[Counters]:
-    """The interfaces of this network namespace; OSError."""
+    """Return the interfaces of this network namespace. Raises OSError."""
     return parse(read_text(path))

@@ -1,4 +1,4 @@
-"""Interface flags by ioctl: enough to bring `lo` up before pyroute2 is imported."""
+"""Interface flags by ioctl, which bring `lo` up without the import of pyroute2."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ _IFREQ = struct.Struct("16sH22x")
 
 
 def set_up(name: str) -> None:
-    """Bring an interface up; OSError with the interface as `filename`."""
+    """Bring an interface up.
+
+    Raises:
+        OSError: the kernel refuses; the error has the interface as `filename`.
+    """
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         try:
             request = _IFREQ.pack(name.encode(), 0)

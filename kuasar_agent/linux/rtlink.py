@@ -1,4 +1,4 @@
-"""struct ifinfomsg with the few attributes of links that the agent reads and writes."""
+"""The message of a link with the attributes that the agent reads and writes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pyroute2.netlink import nlmsg
 class LinkMessage(nlmsg):  # type: ignore[misc]
     """RTM_NEWLINK and its like (linux/rtnetlink.h, linux/if_link.h).
 
-    pyroute2's own message knows every kind of link, each by a module to be imported.
+    pyroute2's own message imports a module for every kind of link.
 
         struct ifinfomsg {
             unsigned char  ifi_family;

@@ -1,8 +1,8 @@
 """Links, addresses and routes over NETLINK_ROUTE (rtnetlink(7)), blocking.
 
-pyroute2 puts messages together and takes them apart. Its own sockets are left alone: they run an
-asyncio loop, whose import alone costs more than all else here. The kernel answers each request
-before send(2) returns, so that nothing is ever waited for, except for the kernel's own lock.
+pyroute2 encodes and decodes messages. Its sockets are not used: they need asyncio, whose import
+takes longer than everything else here. The kernel answers each request before send(2) returns, so
+that a call waits only for the kernel's lock.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NETLINK_CAP_ACK = 10
 _NETLINK_EXT_ACK = 11
 
 # linux/rtnetlink.h
-RTM_NEWLINK, RTM_GETLINK, RTM_SETLINK = 16, 18, 19
+RTM_GETLINK, RTM_SETLINK = 18, 19
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 
@@ -48,35 +48,35 @@ _DUMP_ATTEMPTS = 5
 
 
 def link_message(**fields: Any) -> Any:
-    """struct ifinfomsg; `attrs` are pairs such as ("IFLA_MTU", 1500)."""
+    """Return a struct ifinfomsg; `attrs` are pairs such as ("IFLA_MTU", 1500)."""
     from kuasar_agent.linux.rtlink import LinkMessage
 
     return _filled(LinkMessage(), fields)
 
 
 def address_message(**fields: Any) -> Any:
-    """struct ifaddrmsg."""
+    """Return a struct ifaddrmsg; arguments as of `link_message`."""
     from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 
     return _filled(ifaddrmsg(), fields)
 
 
 def route_message(**fields: Any) -> Any:
-    """struct rtmsg."""
+    """Return a struct rtmsg; arguments as of `link_message`."""
     from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
     return _filled(rtmsg(), fields)
 
 
 def warm_up() -> None:
-    """Import what the messages need, so that the first request does not pay for it."""
+    """Import the modules of the messages, so that the first request is faster."""
     link_message()
     address_message()
     route_message()
 
 
 class RouteSocket:
-    """One conversation with the kernel in this thread's network namespace."""
+    """A connection with the kernel in this thread's network namespace."""
 
     def __init__(self) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
@@ -97,15 +97,16 @@ class RouteSocket:
         self._socket.close()
 
     def change(self, kind: int, message: Any, flags: int = 0) -> None:
-        """Make one change (RTM_NEW…, RTM_SET…, RTM_DEL…).
+        """Make a change (RTM_NEW…, RTM_SET…, RTM_DEL…).
 
-        OSError with the kernel's errno; its text has the kernel's own words where there are any.
+        Raises:
+            OSError: the kernel refuses; the text includes its extended message if it sends one.
         """
         for _ in self._ask(kind, message, flags | NLM_F_ACK):
             pass
 
     def dump(self, kind: int, message: Any) -> list[Any]:
-        """Everything of a kind (RTM_GET…), in the kernel's order; OSError."""
+        """Return all objects of a kind (RTM_GET…) in the kernel's order. Raises OSError."""
         for _ in range(_DUMP_ATTEMPTS):
             entries = []
             interrupted = False
@@ -129,7 +130,7 @@ class RouteSocket:
             data = self._socket.recv(_BUFFER)
             for length, answer, answer_flags, sequence, offset in _split(data):
                 if sequence != self._sequence:
-                    continue  # the rest of a conversation that an error ended
+                    continue  # an answer to an earlier request that an error ended
                 if answer == _NLMSG_ERROR:
                     _check(data[offset : offset + length])
                     return
@@ -145,7 +146,7 @@ def _filled(message: Any, fields: dict[str, Any]) -> Any:
 
 
 def _split(data: bytes) -> Iterator[tuple[int, int, int, int, int]]:
-    """Length, type, flags, sequence and offset of each message, headers included."""
+    """Yield length, type, flags, sequence and offset of each message, headers included."""
     offset = 0
     while offset + _HEADER.size <= len(data):
         length, kind, flags, sequence, _ = _HEADER.unpack_from(data, offset)
@@ -166,7 +167,7 @@ def _check(message: bytes) -> None:
 
 
 def _words(message: bytes) -> str:
-    """What the kernel says about an error; the attributes follow the request's header."""
+    """Return the extended message of an error; its attributes follow the request's header."""
     offset = 2 * _HEADER.size + _ERROR.size
     while offset + _ATTRIBUTE.size <= len(message):
         length, kind = _ATTRIBUTE.unpack_from(message, offset)

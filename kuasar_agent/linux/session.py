@@ -1,13 +1,13 @@
-"""Sessions of processes, setsid(2): everything that a terminal's shell started and that stayed."""
+"""Sessions, setsid(2): the processes that a terminal's shell started and that did not end."""
 
 import os
 import signal
 
 
 def kill_session(sid: int) -> int:
-    """SIGKILL every process of session `sid`; how many there were that had not ended yet.
+    """Send SIGKILL to every process of a session; return the number of those that had not ended.
 
-    A process may fork while the others are looked for: call again until there are none.
+    A process may fork during the search: call again until the result is 0.
     """
     alive = 0
     for name in os.listdir("/proc"):
@@ -24,7 +24,7 @@ def _kill_member(pid: int, sid: int) -> bool:
     except OSError:
         return False
     try:
-        # The descriptor may be of a later process of that number.
+        # The number may have been reused before the descriptor was opened.
         if os.getsid(pid) != sid:
             return False
         signal.pidfd_send_signal(process, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Which file system a disk holds, by its superblock.
+"""The type of the file system on a disk, by its superblock.
 
 Sources: the kernel's linux/magic.h and each file system's on-disk format.
 """
@@ -18,7 +18,13 @@ _MAGIC = {
 
 
 def detect(path: str) -> str | None:
-    """The file system on a disk or in a file; None for one not known here. OSError; may block."""
+    """Return the type of the file system on a disk or in a file; None for an unknown one.
+
+    Raises:
+        OSError: the disk cannot be read.
+
+    Blocks: a thread.
+    """
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         for name, (offset, magic) in _MAGIC.items():

@@ -1,7 +1,7 @@
 """The system calls that Python's `os` lacks, through libc.
 
-Every function raises OSError with errno, its text and the target as `filename`. The GIL is
-released during the call, so that one may be made in a thread.
+Every function raises OSError with errno, its text and the target as `filename`. The GIL is released
+during a call, so that a call in a thread does not stop the hub.
 """
 
 from __future__ import annotations
@@ -14,16 +14,14 @@ CLONE_NEWNS = 0x0002_0000
 CLONE_NEWCGROUP = 0x0200_0000
 CLONE_NEWUTS = 0x0400_0000
 CLONE_NEWIPC = 0x0800_0000
-CLONE_NEWUSER = 0x1000_0000
 CLONE_NEWPID = 0x2000_0000
 CLONE_NEWNET = 0x4000_0000
 
-MNT_FORCE = 1
 MNT_DETACH = 2
 
 _PR_SET_CHILD_SUBREAPER = 36
 
-# Calls without a libc wrapper; numbers from the kernel's unistd headers.
+# Calls without a wrapper in libc; the numbers are those of the kernel's unistd headers.
 _NUMBERS = {
     "x86_64": {"finit_module": 313, "bpf": 321},
     "aarch64": {"finit_module": 273, "bpf": 280},
@@ -45,19 +43,19 @@ _libc.syscall.restype = ctypes.c_long
 
 
 def mount(source: str | None, target: str, fstype: str | None, flags: int, data: str = "") -> None:
-    """mount(2) as it is; `kuasar_agent.linux.mount.mount` takes option words."""
+    """Call mount(2) with flags; `kuasar_agent.linux.mount.mount` takes option words."""
     where = _bytes(target)
     what, kind = _optional(source), _optional(fstype)
     _check(_libc.mount(what, where, kind, flags, _optional(data or None)), target)
 
 
 def umount(target: str, flags: int = 0) -> None:
-    """umount2(2)."""
+    """Call umount2(2)."""
     _check(_libc.umount2(_bytes(target), flags), target)
 
 
 def finit_module(fd: int, name: str, params: str = "") -> None:
-    """Load the kernel module open at `fd`; `name` is for the error only."""
+    """Load the kernel module open at `fd`; only the error uses `name`."""
     _check(_syscall("finit_module", fd, ctypes.c_char_p(_bytes(params)), 0), name)
 
 
@@ -67,12 +65,12 @@ def unshare(flags: int) -> None:
 
 
 def setns(fd: int, kind: int = 0) -> None:
-    """Join the namespace open at `fd`; `kind` (CLONE_NEW…) makes the kernel check its type."""
+    """Join the namespace open at `fd`; with `kind` (CLONE_NEW…) the kernel checks its type."""
     _check(_libc.setns(fd, kind), f"setns {kind:#x}")
 
 
 def set_child_subreaper() -> None:
-    """Let orphaned descendants become this process's children, as they do for PID 1."""
+    """Make orphaned descendants children of this process, as those of PID 1 are."""
     _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "PR_SET_CHILD_SUBREAPER")
 
 
@@ -91,9 +89,9 @@ class _BpfQuery(ctypes.Structure):
 
 
 def bpf_count_programs(fd: int, attach_type: int) -> int:
-    """How many eBPF programs are attached to the cgroup open at `fd` (BPF_PROG_QUERY).
+    """Return the number of eBPF programs attached to the cgroup open at `fd` (BPF_PROG_QUERY).
 
-    EINVAL from a kernel without CONFIG_CGROUP_BPF, ENOSYS from one without bpf(2).
+    A kernel without CONFIG_CGROUP_BPF answers EINVAL, one without bpf(2) ENOSYS.
     """
     query = _BpfQuery(target_fd=fd, attach_type=attach_type)
     command = 16
@@ -117,7 +115,7 @@ def _check(result: int, target: str) -> None:
 
 def _bytes(text: str) -> bytes:
     data = os.fsencode(text)
-    if b"\0" in data:  # C would silently use the part before it
+    if b"\0" in data:  # libc would use the part before it without an error
         raise OSError(errno.EINVAL, "embedded NUL byte", text)
     return data
 

@@ -17,22 +17,22 @@ _MESSAGE = 8192  # the kernel's limit is 2048 for the pairs, the path comes on t
 
 
 class Overrun(Exception):
-    """Events were lost: what they would have said has to be read from sysfs."""
+    """Events were lost: the caller has to read sysfs."""
 
 
 class Uevent(NamedTuple):
-    """One event of one device."""
+    """An event of a device."""
 
     action: str
     """add, remove, change, move, bind, unbind, online or offline."""
     devpath: str
-    """The device's place below /sys, such as `/devices/pci0000:00/…/block/vda`."""
+    """The device's directory below /sys, such as `/devices/pci0000:00/…/block/vda`."""
     subsystem: str
     properties: dict[str, str]
 
 
 def parse(message: bytes) -> Uevent | None:
-    """Parse a message of the kernel; None for one of any other form, such as udev's own."""
+    """Parse a message of the kernel; return None for another one, such as udev's."""
     header, *pairs = message.split(b"\0")
     if b"@" not in header:
         return None
@@ -48,10 +48,14 @@ def parse(message: bytes) -> Uevent | None:
 
 
 class UeventSocket:
-    """The events from now on."""
+    """A source of the events since its creation."""
 
     def __init__(self) -> None:
-        """Raises OSError where the kernel has no such events or nobody may listen."""
+        """Listen to the kernel.
+
+        Raises:
+            OSError: the kernel has no events or refuses the listener.
+        """
         kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, _NETLINK_KOBJECT_UEVENT)
         try:
@@ -68,7 +72,13 @@ class UeventSocket:
         self._socket.close()
 
     def receive(self) -> Uevent | None:
-        """The next event that is there; None when there is none. Raises Overrun."""
+        """Return the next event; None if none is queued.
+
+        Raises:
+            Overrun: events were lost.
+
+        Blocks: never.
+        """
         while True:
             try:
                 message, (sender, _) = self._socket.recvfrom(_MESSAGE)
@@ -78,12 +88,12 @@ class UeventSocket:
                 if error.errno == errno.ENOBUFS:
                     raise Overrun from None
                 raise
-            # Any process with CAP_NET_ADMIN may send here; the kernel's port id is 0.
+            # Any process with CAP_NET_ADMIN may send to the group; the kernel's port id is 0.
             if sender == 0 and (event := parse(message)) is not None:
                 return event
 
     def _enlarge(self) -> None:
-        """Make room for a burst, such as a bus full of disks that appears at once."""
+        """Make room for a burst, such as the disks of a bus that is plugged in."""
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
         except PermissionError:

@@ -1,4 +1,5 @@
-"""Looking at the agent from inside: metrics, leaks, dumps, stalls, traces.
+"""Metrics, leak reports, dumps, stalls and traces of the agent.
 
-Nothing here is imported before the agent serves, and most of it only when somebody asks.
+No module of this package is imported before the agent listens; metrics, dumps and traces are
+imported with the first request for them.
 """

@@ -1,4 +1,4 @@
-"""Counting calls. Runs around every one of them, so it does two dictionary updates and no more."""
+"""Counts and durations of calls; two dictionary updates around each call."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from kuasar_agent.ttrpc.status import Code, StatusError
 log = get_logger(__name__)
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds in seconds; what took longer is in one more bucket."""
+"""Upper bounds in seconds; one more bucket counts the longer calls."""
 
 
 class Latency:
-    """How long the calls of one method took."""
+    """The durations of one method's calls, in buckets."""
 
     __slots__ = ("counts", "total")
 
@@ -34,10 +34,10 @@ class Latency:
 
 
 class Calls:
-    """An interceptor that counts calls by method and code, and times them.
+    """An interceptor that counts calls by method and status code, and times them.
 
-    Calls that never reach a handler are not among them: a service, a method or a message that the
-    server does not know.
+    A call that reaches no handler is not counted: its service or method is unknown, or its message
+    is malformed.
     """
 
     def __init__(self) -> None:
@@ -66,14 +66,14 @@ class Calls:
 
 
 def code_of(error: BaseException) -> int:
-    """The status code that a handler's exception becomes."""
+    """Return the status code that is sent for a handler's exception."""
     if isinstance(error, StatusError):
         return int(error.code)
     return int(Code.CANCELLED if isinstance(error, GreenletExit) else Code.UNKNOWN)
 
 
 def log_calls(ctx: Context, request: Any, proceed: Proceed) -> Any:
-    """An interceptor that logs calls by name, for the finest level; what they carry stays out."""
+    """Log a call's name and ids at level trace; the rest of it may hold secrets."""
     container = getattr(request, "id", "")
     fields = {"id": container, "exec": getattr(request, "exec_id", "")} if container else {}
     log.trace("call", method=ctx.method, **fields)

@@ -1,4 +1,4 @@
-"""Every greenlet of the hub's thread: what it is, and where it waits."""
+"""The greenlets of the hub's thread: their names, their stacks, the objects they work on."""
 
 from __future__ import annotations
 
@@ -7,29 +7,45 @@ import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 import gevent
 from gevent.hub import Hub
 from greenlet import getcurrent, greenlet
 
+T = TypeVar("T")
+
 DEPTH = 32
-"""Innermost frames of a stack that are shown."""
+"""Number of frames of a stack that are shown, from the innermost outwards."""
+
+
+def is_a(thing: object, *kinds: type[T]) -> TypeGuard[T]:
+    """Return whether `thing` is an instance of one of the classes, without running its code.
+
+    isinstance() also reads `__class__`, which loads a module of importlib.util.LazyLoader: a walk
+    over all objects would block the hub for the import.
+    """
+    return issubclass(type(thing), kinds)
 
 
 def all_greenlets() -> list[greenlet]:
-    """Those that have begun or will, without the hub and those that stand for whole threads."""
-    # Those of the thread pool's threads have a parent that is no hub of ours.
+    """Return the greenlets that have started or will, without hubs and threads' main greenlets."""
+    # The greenlets of the thread pool's threads have another hub, or none, above them.
     hub = gevent.get_hub()
+    # The hub stands still for this walk: a look-up of each object's class takes the least time.
+    classes = _with_subclasses(greenlet) - _with_subclasses(Hub)
     return [
         found
         for found in gc.get_objects()
-        if isinstance(found, greenlet)
-        and not isinstance(found, Hub)
+        if type(found) in classes
         and found.parent is not None
         and not found.dead
         and _is_ours(found, hub)
     ]
+
+
+def _with_subclasses(kind: type) -> set[type]:
+    return {kind}.union(*map(_with_subclasses, kind.__subclasses__()))
 
 
 def _is_ours(found: greenlet, hub: Hub) -> bool:
@@ -40,7 +56,7 @@ def _is_ours(found: greenlet, hub: Hub) -> bool:
 
 
 def describe(found: greenlet) -> str:
-    """What it runs: a function, and the class of the object whose method it is."""
+    """Return the module and the qualified name of the function that a greenlet runs."""
     run = _run_of(found)
     if run is None:
         return "call worker" if type(found) is greenlet else type(found).__name__
@@ -51,18 +67,20 @@ def describe(found: greenlet) -> str:
 
 
 def belongings(found: greenlet) -> Iterator[Any]:
-    """What it works with: its function's object, its arguments, and what its frames hold."""
+    """Yield the objects a greenlet works on: its method's object, arguments, local variables."""
     run = _run_of(found)
     if run is not None:
         yield getattr(run, "__self__", None)
     yield from getattr(found, "args", None) or ()
     yield from (getattr(found, "kwargs", None) or {}).values()
     for frame in frames(found):
-        yield from _locals(frame)
+        # A walk's own frames hold every greenlet: each of them would count as reachable.
+        if not frame.f_globals.get("__name__", "").startswith("kuasar_agent.observe."):
+            yield from _locals(frame)
 
 
 def frames(found: greenlet) -> Iterator[FrameType]:
-    """From the innermost outwards."""
+    """Yield the frames of a greenlet from the innermost outwards."""
     frame = found.gr_frame
     if frame is None and found is getcurrent():
         frame = sys._getframe(1)
@@ -72,7 +90,7 @@ def frames(found: greenlet) -> Iterator[FrameType]:
 
 
 def stack(frame: FrameType | None) -> list[str]:
-    """`file:line function` of each frame, the innermost first, at most `DEPTH`."""
+    """Return `file:line function` for each frame, the innermost first, at most `DEPTH`."""
     lines: list[str] = []
     while frame is not None and len(lines) < DEPTH:
         code = frame.f_code
@@ -82,7 +100,7 @@ def stack(frame: FrameType | None) -> list[str]:
 
 
 def thread_stacks() -> dict[str, list[str]]:
-    """The stacks of all other threads by name."""
+    """Return the stacks of all other threads by the thread's name."""
     me = threading.get_ident()
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     return {
@@ -93,14 +111,14 @@ def thread_stacks() -> dict[str, list[str]]:
 
 
 def _run_of(found: greenlet) -> Any:
-    """What it was made to run, where that can still be told."""
+    """Return the function of a greenlet, or None where greenlet no longer tells it."""
     return getattr(found, "_run", None)
 
 
 def _locals(frame: FrameType) -> list[Any]:
-    if not frame.f_code.co_flags & 0x1:  # CO_OPTIMIZED: the others' are the module's own dict
+    if not frame.f_code.co_flags & 0x1:  # CO_OPTIMIZED; a module's locals are its real dict
         return []
-    # The snapshot stays with the frame and would keep what the function drops later.
+    # The frame keeps this snapshot: it would hold objects that the function drops later.
     snapshot = frame.f_locals
     values = list(snapshot.values())
     snapshot.clear()

@@ -1,4 +1,4 @@
-"""What the kernel's own log says about the phases of its start, also when it was told `quiet`."""
+"""Messages of the kernel's log that mark the phases of its start, logged with `quiet`, too."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _MARKS = re.compile(
 
 
 class Mark(NamedTuple):
-    """Milliseconds of the kernel's clock, and its words."""
+    """A message of the kernel; `at_ms` are milliseconds of its clock."""
 
     at_ms: float
     text: str
 
 
 def marks(path: str = "/dev/kmsg") -> list[Mark]:
-    """The messages that bound a phase, in order; none where the log cannot be read.
+    """Return the messages that begin or end a phase, in order; none where the log is unreadable.
 
-    A record is `priority,sequence,microseconds,flags;text`
-    (Documentation/ABI/testing/dev-kmsg). May block: call it off the hub.
+    A record is `priority,sequence,microseconds,flags;text` (Documentation/ABI/testing/dev-kmsg).
+    Blocks: a thread.
     """
     found = []
     try:
@@ -38,7 +38,7 @@ def marks(path: str = "/dev/kmsg") -> list[Mark]:
             if _MARKS.search(line):
                 found.append(Mark(int(head.split(",")[2]) / 1000, line))
     except (OSError, ValueError, IndexError):
-        pass  # the end of what there is, or no log of this kind
+        pass  # EAGAIN at the end of the log, or a file of another format
     finally:
         os.close(fd)
     return found

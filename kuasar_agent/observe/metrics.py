@@ -1,7 +1,7 @@
 """The agent's state in Prometheus' text format.
 
-https://prometheus.io/docs/instrumenting/exposition_formats/. Nothing is collected but the counts
-of calls: everything else is looked up when somebody asks.
+https://prometheus.io/docs/instrumenting/exposition_formats/. Only calls are counted as they run;
+every other value is read when a page is rendered.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from kuasar_agent.observe.stall import StallWatch
 from kuasar_agent.ttrpc.status import Code
 
 if TYPE_CHECKING:
-    from kuasar_agent.agent import Agent
     from kuasar_agent.boot.timeline import Timeline
+    from kuasar_agent.observe.parts import Parts
 
 PREFIX = "kuasar_agent_"
 
@@ -33,7 +33,7 @@ Labels = Mapping[str, str]
 
 
 class Page:
-    """Samples in the order in which they are added, a family at a time."""
+    """Lines of samples in the order in which they are added, a family at a time."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -41,7 +41,7 @@ class Page:
     def family(
         self, name: str, kind: str, help: str, samples: Iterable[tuple[Labels, float]]
     ) -> None:
-        """One metric with its samples."""
+        """Add one metric with its samples."""
         self._head(name, kind, help)
         self._lines += [_sample(name, labels, value) for labels, value in samples]
 
@@ -52,7 +52,7 @@ class Page:
         self.family(name, "counter", help, [({}, value)])
 
     def histogram(self, name: str, help: str, calls: Calls) -> None:
-        """The latencies of each method."""
+        """Add the latencies of each method, in the buckets of `calls.BUCKETS` (seconds)."""
         self._head(name, "histogram", help)
         for method, latency in sorted(calls.latency.items()):
             labels, so_far = {"method": method}, 0
@@ -70,64 +70,64 @@ class Page:
         self._lines += [f"# HELP {PREFIX}{name} {help}", f"# TYPE {PREFIX}{name} {kind}"]
 
 
-def render(agent: Agent, calls: Calls, watch: StallWatch, timeline: Timeline | None) -> str:
-    """All of it."""
+def render(parts: Parts, calls: Calls, watch: StallWatch, timeline: Timeline | None) -> str:
+    """Return a page with every metric of the agent."""
     page = Page()
-    page.family("info", "gauge", "What runs.", [(_info(), 1)])
-    page.gauge("uptime_seconds", "Since the kernel started.", now_ms() / 1000)
-    _add_calls(page, agent, calls)
-    _add_containers(page, agent)
+    page.family("info", "gauge", "Version of the agent and release of the kernel.", [(_info(), 1)])
+    page.gauge("uptime_seconds", "Time since the kernel started.", now_ms() / 1000)
+    _add_calls(page, parts, calls)
+    _add_containers(page, parts)
     _add_process(page, watch)
     if timeline is not None:
         steps = [({"step": step.name}, step.ms / 1000) for step in timeline.steps]
-        page.family("boot_step_seconds", "gauge", "What start-up took.", steps)
+        page.family("boot_step_seconds", "gauge", "Duration of each step of start-up.", steps)
     return page.text()
 
 
-def _add_calls(page: Page, agent: Agent, calls: Calls) -> None:
+def _add_calls(page: Page, parts: Parts, calls: Calls) -> None:
     ended = [
         ({"method": method, "code": _code_name(code)}, count)
         for (method, code), count in sorted(calls.ended.items())
     ]
     page.family("calls_total", "counter", "Calls that ended, by method and code.", ended)
-    page.histogram("call_seconds", "How long calls took.", calls)
+    page.histogram("call_seconds", "Duration of calls.", calls)
     page.gauge("calls_running", "Calls in progress.", calls.running)
-    page.gauge("connections", "Open ttrpc connections.", agent.server.connections)
-    received, sent = agent.server.traffic()
+    page.gauge("connections", "Open ttrpc connections.", parts.server.connections)
+    received, sent = parts.server.traffic()
     directions = [({"direction": "received"}, received), ({"direction": "sent"}, sent)]
-    page.family("bytes_total", "counter", "Bytes of ttrpc connections.", directions)
+    page.family("bytes_total", "counter", "Bytes on ttrpc connections.", directions)
 
 
-def _add_containers(page: Page, agent: Agent) -> None:
-    live = agent.containers.live().values()
+def _add_containers(page: Page, parts: Parts) -> None:
+    live = parts.containers.live().values()
     states = Counter(each.init.status.name if each else "CREATING" for each in live)
     names = ["CREATING", *(status.name for status in Status)]
     by_state = [({"state": name.lower()}, states[name]) for name in names]
     page.family("containers", "gauge", "Containers by state.", by_state)
-    channels = agent.channels
+    channels = parts.channels
     open_ones = {"input": len(channels.inputs), "output": len(channels.outputs)}
     streams = [({"kind": kind}, count) for kind, count in open_ones.items()]
     page.family("streams", "gauge", "Channels of the Streaming service.", streams)
-    page.gauge("mounts", "Mounts that containers hold.", len(agent.storages.mount_points()))
-    page.counter("reaped_total", "Processes that ended and were waited for.", agent.reaper.reaped)
-    page.counter("events_total", "Events of containers.", agent.events.published)
-    dropped = "Events that nobody took in time."
-    page.counter("events_dropped_total", dropped, agent.events.dropped)
+    page.gauge("mounts", "Mounts held by containers.", len(parts.storages.mount_points()))
+    page.counter("reaped_total", "Processes reaped, orphans included.", parts.reaper.reaped)
+    page.counter("events_total", "Task events published.", parts.events.published)
+    dropped = "Task events dropped because the queue was full."
+    page.counter("events_dropped_total", dropped, parts.events.dropped)
 
 
 def _add_process(page: Page, watch: StallWatch) -> None:
     memory = [({"kind": name}, value) for name, value in sorted(procfs.memory().items())]
-    page.family("memory_bytes", "gauge", "Of the agent's process, as in /proc/PID/status.", memory)
+    page.family("memory_bytes", "gauge", "Memory of the agent, as in /proc/PID/status.", memory)
     cpu = os.times()
-    page.counter("cpu_seconds_total", "Processor time of the agent.", cpu.user + cpu.system)
+    page.counter("cpu_seconds_total", "CPU time of the agent.", cpu.user + cpu.system)
     page.gauge("open_fds", "Open file descriptors.", len(procfs.open_fds()))
     page.gauge("greenlets", "Greenlets, idle ones included.", len(all_greenlets()))
     page.gauge("threads", "Python threads.", threading.active_count())
-    page.gauge("hub_lag_seconds", "How long the hub let the last question wait.", watch.lag)
-    page.gauge("hub_lag_worst_seconds", "The longest such wait.", watch.worst)
-    page.counter("hub_stalls_total", "Times that a greenlet kept the hub too long.", watch.stalls)
-    page.gauge("log_lines_lost", "Lines that the console did not take, so far.", console.lost)
-    page.gauge("time_seconds", "The guest's wall clock.", time.time())
+    page.gauge("hub_lag_seconds", "Delay of the hub's last answer to the stall watch.", watch.lag)
+    page.gauge("hub_lag_worst_seconds", "Longest delay so far.", watch.worst)
+    page.counter("hub_stalls_total", "Times that a greenlet blocked the hub.", watch.stalls)
+    page.gauge("log_lines_lost", "Log lines in a row that the console refused.", console.lost)
+    page.gauge("time_seconds", "Wall clock of the guest.", time.time())
 
 
 def _info() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What watches the agent, put together; it comes to life once the agent listens."""
+"""The observer of the agent: counts its calls, answers the Agent service, obeys two signals."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from kuasar_agent.errors import FailedPrecondition
 from kuasar_agent.observe import calls
 
 if TYPE_CHECKING:
-    from kuasar_agent.agent import Agent, ObserveSettings
-    from kuasar_agent.boot.timeline import Step
+    from kuasar_agent.boot.timeline import Step, Timeline
     from kuasar_agent.observe.leaks import Leak, Leaks
+    from kuasar_agent.observe.parts import Parts
     from kuasar_agent.observe.stall import StallWatch
     from kuasar_agent.observe.tracing import Tracing
     from kuasar_agent.ttrpc.call import Interceptor
@@ -26,18 +26,23 @@ if TYPE_CHECKING:
 log = logs.get_logger(__name__)
 
 SETTLE = 0.2
-"""Seconds that the first calls have before what is not urgent is set up."""
+"""Seconds left to the first calls before the leak report and the stall watch are set up."""
 
 
 class Observer:
-    """Answers questions about the agent, and obeys SIGUSR1 and SIGUSR2."""
+    """Source of metrics, leak reports and dumps; SIGUSR1 toggles tracing, SIGUSR2 dumps."""
 
-    def __init__(self, agent: Agent, settings: ObserveSettings) -> None:
-        self.serving_ms = agent.serving_ms
+    def __init__(self, parts: Parts, timeline: Timeline | None, trace_endpoint: str) -> None:
+        """Observe `parts`, which started as `timeline` says; spans go to `trace_endpoint`.
+
+        `trace_endpoint` is `http://HOST:PORT` or `vsock://CID:PORT`.
+        """
+        self.serving_ms = parts.serving_ms
         self.calls = calls.Calls()
         self.tracing_on = False
-        self._agent = agent
-        self._settings = settings
+        self._parts = parts
+        self._timeline = timeline
+        self._trace_endpoint = trace_endpoint
         self._tracing: Tracing | None = None
         self._boot_told = False
         self._watch: StallWatch | None = None
@@ -45,16 +50,16 @@ class Observer:
         self._settled = gevent.event.Event()
         self._signals: list[object] = []
 
-    def start(self) -> None:
-        """Returns when all is set up; what comes first does not keep the first call waiting."""
-        from kuasar_agent.services import agent as service
+    def start(self, *, trace: bool) -> None:
+        """Count calls and obey signals at once, and set up the rest after `SETTLE`.
 
-        self._agent.server.register(service.SERVICE, service.AgentService(self))
+        Blocks: the greenlet, for `SETTLE`.
+        """
         self._intercept()
         self._signals.append(gevent.signal_handler(signal.SIGUSR1, self.on_toggle))
-        # Not one of gevent's: it has to come through while a greenlet keeps the hub.
+        # gevent would call its handler from the hub, which a greenlet may block.
         signal.signal(signal.SIGUSR2, lambda *_: self.write_dump())
-        if self._settings.trace:
+        if trace:
             self.toggle_tracing()
         gevent.sleep(SETTLE)
         try:
@@ -63,48 +68,55 @@ class Observer:
             self._settled.set()
 
     def steps(self) -> list[Step]:
-        """Of start-up; none when the agent is an ordinary process."""
-        timeline = self._settings.timeline
-        return [] if timeline is None else timeline.steps
+        """Return the steps of start-up; none when the agent is an ordinary process."""
+        return [] if self._timeline is None else self._timeline.steps
 
     def metrics(self) -> str:
-        """A page for Prometheus."""
+        """Return a page in Prometheus' text format.
+
+        Raises:
+            FailedPrecondition: setting up the stall watch failed.
+        """
         from kuasar_agent.observe.metrics import render
 
         self._settled.wait()
         if self._watch is None:
             raise FailedPrecondition("the agent is not observed")
-        return render(self._agent, self.calls, self._watch, self._settings.timeline)
+        return render(self._parts, self.calls, self._watch, self._timeline)
 
     def leaks(self) -> list[Leak]:
-        """What nobody answers for."""
+        """Return the resources that no part of the agent accounts for.
+
+        Raises:
+            FailedPrecondition: setting up the leak report failed.
+        """
         self._settled.wait()
         if self._leaks is None:
             raise FailedPrecondition("the agent is not observed")
         return self._leaks.report()
 
     def dump(self) -> list[str]:
-        """A line for everything that the agent is doing."""
+        """Return the dump as log lines."""
         from kuasar_agent.observe.dump import dump
 
         stamp = f"{now_ms() / 1000:.6f}"
         return [
             logs.format_line(stamp, "info", f"dump: {entry.kind}", entry.fields)
-            for entry in dump(self._agent)
+            for entry in dump(self._parts)
         ]
 
     def write_dump(self) -> None:
-        """The same to the log, whatever its level."""
+        """Write the dump to the log, at any log level; runs in a signal handler."""
         from kuasar_agent.observe.dump import dump
 
         try:
-            for entry in dump(self._agent):
+            for entry in dump(self._parts):
                 logs.write(logs.ERROR, f"dump: {entry.kind}", src="observe", **entry.fields)
         except Exception:
             log.exception("dump failed")
 
     def on_toggle(self) -> None:
-        """SIGUSR1: a log on a console that was replaced comes back, and tracing changes over."""
+        """Handle SIGUSR1: open the log's console again, which may be a new one; toggle tracing."""
         from kuasar_agent.boot.standard_fds import attach_log
 
         try:
@@ -114,7 +126,7 @@ class Observer:
         self.toggle_tracing()
 
     def toggle_tracing(self) -> None:
-        """Trace from now on, or stop; a failure is logged and leaves it off."""
+        """Turn tracing on or off; a failure is logged and leaves it off."""
         if self.tracing_on:
             assert self._tracing is not None
             self._tracing.end()
@@ -125,16 +137,15 @@ class Observer:
             except Exception as error:
                 log.error("no tracing", error=error)
         self._intercept()
-        log.info("tracing", on=self.tracing_on, to=self._settings.trace_endpoint)
+        log.info("tracing", on=self.tracing_on, to=self._trace_endpoint)
 
     def _begin_tracing(self) -> None:
         if self._tracing is None:
-            endpoint = self._settings.trace_endpoint
-            if not endpoint:
+            if not self._trace_endpoint:
                 raise ValueError("no endpoint was given")
             tracing = off_hub(_load_tracing)
             attributes = {"host.name": os.uname().nodename, "os.version": os.uname().release}
-            self._tracing = tracing(endpoint, attributes)
+            self._tracing = tracing(self._trace_endpoint, attributes)
         self._tracing.begin()
         self.tracing_on = True
         if not self._boot_told and self.steps():
@@ -147,20 +158,25 @@ class Observer:
             chain.insert(0, self._tracing)
         if logs.is_tracing():
             chain.append(calls.log_calls)
-        self._agent.server.intercept(chain)
+        self._parts.server.intercept(chain)
 
     def _settle(self) -> None:
-        off_hub(os.getpid)  # the thread pool opens what it keeps open
+        # The thread pool opens its descriptors with the first call: before the report lists them.
+        off_hub(os.getpid)
         from kuasar_agent.observe.leaks import Leaks
         from kuasar_agent.observe.stall import StallWatch
 
-        self._leaks = Leaks(self._agent)
+        self._leaks = Leaks(self._parts)
         self._watch = StallWatch()
         self._watch.start()
 
 
 def _load_tracing() -> type[Tracing]:
-    """Raises ModuleNotFoundError where the extra is not installed, as in the default image."""
+    """Import and return `Tracing`. Blocks: a thread.
+
+    Raises:
+        ModuleNotFoundError: the extra is not installed, as in the default image.
+    """
     try:
         from kuasar_agent.observe.tracing import Tracing
     except ModuleNotFoundError as error:

@@ -1,7 +1,8 @@
-"""Spans on their way out: OTLP over HTTP (https://opentelemetry.io/docs/specs/otlp/#otlphttp).
+"""An exporter of spans: OTLP over HTTP (https://opentelemetry.io/docs/specs/otlp/#otlphttp).
 
 OpenTelemetry's own exporter brings an HTTP library that needs TLS and cannot use vsock. This one
-sends from a greenlet, and what nobody takes is dropped, the oldest first.
+sends from a greenlet; while the receiver is away at most `MOST_WAITING` spans are kept, and the
+oldest are dropped first.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ MOST_WAITING = 2048
 MOST_AT_ONCE = 128
 
 GATHER = 0.2
-"""Seconds for which spans gather before they are sent."""
+"""Seconds from the first span of a batch to its sending."""
 
 _WITHIN = 10.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
@@ -31,15 +32,19 @@ _PATH = "/v1/traces"
 
 
 class Exporter(SpanProcessor):
-    """Sends ended spans to `http://HOST:PORT[/PATH]` or `vsock://CID:PORT[/PATH]`."""
+    """Sender of ended spans to `http://HOST:PORT[/PATH]` or `vsock://CID:PORT[/PATH]`."""
 
     def __init__(self, endpoint: str) -> None:
-        """Raises ValueError when `endpoint` makes no sense."""
+        """
+        Raises:
+            ValueError: `endpoint` has neither form.
+        """
         parts = urlsplit(endpoint)
         if parts.scheme not in ("http", "vsock") or parts.hostname is None or parts.port is None:
             raise ValueError(f"no endpoint for traces: {endpoint!r}")
         self.sent = self.failed = self.dropped = 0
-        """Spans that were taken, attempts that were not, spans given up."""
+        """Spans that the receiver took, attempts that failed, spans dropped."""
+        self._endpoint = endpoint
         self._vsock = parts.scheme == "vsock"
         self._place = parts.hostname, parts.port
         self._path = parts.path if parts.path.strip("/") else _PATH
@@ -47,7 +52,7 @@ class Exporter(SpanProcessor):
         self._sender: gevent.Greenlet[[], None] | None = None
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Takes a span; never waits."""
+        """Queue a span. Blocks: never."""
         if len(self._waiting) >= MOST_WAITING:
             self._waiting.popleft()
             self.dropped += 1
@@ -63,7 +68,9 @@ class Exporter(SpanProcessor):
                 self._post(encode_spans(batch).SerializeToString())
             except (OSError, gevent.Timeout) as error:
                 self.failed += 1
-                log.warning("traces not sent, trying again", to=self._place, error=error, s=pause)
+                log.warning(
+                    "traces not sent, trying again", to=self._endpoint, error=error, s=pause
+                )
                 self._put_back(batch)
                 gevent.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE)
@@ -80,7 +87,12 @@ class Exporter(SpanProcessor):
         self._waiting.extendleft(reversed(batch[excess:]))
 
     def _post(self, body: bytes) -> None:
-        """Raises OSError, also for an answer that is no success, and Timeout."""
+        """Send one request.
+
+        Raises:
+            OSError: the receiver cannot be reached, or answers with an error.
+            gevent.Timeout: no answer within `_WITHIN` seconds.
+        """
         head = (
             f"POST {self._path} HTTP/1.1\r\nHost: {self._place[0]}:{self._place[1]}\r\n"
             f"Content-Type: application/x-protobuf\r\nContent-Length: {len(body)}\r\n"

@@ -1,4 +1,4 @@
-"""What the kernel says about this process, read from /proc (proc(5))."""
+"""State of this process in /proc (proc(5)): descriptors, zombies, memory."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from kuasar_agent.linux.files import read_text
 
 
 def open_fds() -> dict[int, str]:
-    """What each descriptor is; without the one that the listing itself needs."""
+    """Return the target of each open descriptor, without that of the listing itself."""
     found = {}
     with os.scandir("/proc/self/fd") as entries:
         numbers = [int(entry.name) for entry in entries]
     for number in numbers:
-        # The directory's own is closed by now; another thread may close more.
+        # The descriptor of the directory is closed by now, and threads may close others.
         with suppress(OSError):
             found[number] = os.readlink(f"/proc/self/fd/{number}")
     return found
 
 
 def zombies() -> Iterator[tuple[int, str]]:
-    """Pid and name of our children that ended and were not waited for."""
+    """Yield pid and name of the agent's children that ended and were not reaped."""
     me = os.getpid()
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):
@@ -34,7 +34,7 @@ def zombies() -> Iterator[tuple[int, str]]:
 
 
 def memory() -> dict[str, int]:
-    """Bytes by name, of /proc/self/status: VmRSS, RssAnon, RssFile, RssShmem, VmSize, VmHWM."""
+    """Return VmRSS, RssAnon, RssFile, RssShmem, VmSize and VmHWM of /proc/self/status, in bytes."""
     pattern = re.compile(r"(Vm(?:RSS|Size|HWM)|Rss(?:Anon|File|Shmem)):\s+(\d+) kB")
     found = pattern.findall(read_text("/proc/self/status"))
     return {name: int(number) * 1024 for name, number in found}

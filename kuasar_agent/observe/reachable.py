@@ -1,38 +1,52 @@
-"""What belongs to the living: everything that can be reached from the agent.
+"""Everything that can be reached from the agent, for the leak report.
 
-A descriptor that nothing reachable holds is a leak, and so is a greenlet that works on nothing
-reachable. The walk is the garbage collector's own, without what would lead everywhere: modules,
-classes, the hub. An object holds a descriptor when it is a socket, a file or a watcher, or has an
-attribute whose name ends in `fd` or `fds`, or is `master`.
+A descriptor that no reachable object owns is a leak, and so is a greenlet that works on no
+reachable object. The walk follows the references of the garbage collector, except through objects
+that lead everywhere: modules, classes, frames, the hub.
+
+A socket, a file and an epoll own their `fileno()`. Every other owner is a class of the agent with
+a method `descriptors`, see `DescriptorOwner`.
 """
 
 from __future__ import annotations
 
 import gc
 import io
+import select
 import socket as stdlib_socket
 from collections.abc import Iterable, Iterator
 from types import BuiltinFunctionType, CodeType, FrameType, FunctionType, ModuleType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from gevent.hub import Hub
 from gevent.socket import socket
 from greenlet import greenlet
 
-from kuasar_agent.observe.greenlets import all_greenlets, belongings
+from kuasar_agent.observe.greenlets import all_greenlets, belongings, is_a
 
 T = TypeVar("T")
 
 _DEAD_ENDS = (type, ModuleType, CodeType, FrameType, Hub, str, bytes, int, float, bytearray)
+_FILES = (stdlib_socket.socket, socket, io.IOBase, select.epoll)
+_OWN_PACKAGE = "kuasar_agent."
+
+
+class DescriptorOwner(Protocol):
+    """A class of the agent that keeps descriptors as numbers."""
+
+    def descriptors(self) -> Iterable[int]:
+        """Return the numbers of the open descriptors; -1 stands for a closed one."""
+        ...
 
 
 class Reachable:
-    """What was reached, and what remains."""
+    """The objects that were reached from some roots, and the greenlets that were not."""
 
     def __init__(self, roots: Iterable[object]) -> None:
         self.fds: set[int] = set()
+        """Numbers of the descriptors that reachable objects own."""
         self.unreached: list[greenlet] = []
-        """Greenlets that work on nothing reachable."""
+        """Greenlets that work on no reachable object."""
         self._seen: dict[int, object] = {}
         self._walk(list(roots))
         self._adopt(all_greenlets())
@@ -41,11 +55,11 @@ class Reachable:
         return id(thing) in self._seen
 
     def instances(self, kind: type[T]) -> list[T]:
-        """What was reached of a class."""
-        return [thing for thing in self._seen.values() if isinstance(thing, kind)]
+        """Return the reachable objects of a class."""
+        return [thing for thing in self._seen.values() if is_a(thing, kind)]
 
     def _adopt(self, greenlets: list[greenlet]) -> None:
-        """Reachable greenlets through what they work on, until that adds no more."""
+        """Walk greenlets that work on reachable objects, until no more are found."""
         left = [found for found in greenlets if found not in self]
         while True:
             rest = []
@@ -60,50 +74,42 @@ class Reachable:
         self.unreached = left
 
     def _is_known(self, thing: object) -> bool:
-        """Whether it is one of the agent's own objects; that others are shared proves nothing."""
-        return thing in self and type(thing).__module__.startswith("kuasar_agent.")
+        """Return whether it is a reachable object of the agent's own classes.
+
+        Objects of other classes, such as an interned string, are shared by unrelated greenlets.
+        """
+        return thing in self and _is_own(thing)
 
     def _walk(self, found: list[object]) -> None:
         while found:
             thing = found.pop()
-            if id(thing) in self._seen or isinstance(thing, _DEAD_ENDS):
+            if id(thing) in self._seen or is_a(thing, *_DEAD_ENDS):
                 continue
             self._seen[id(thing)] = thing
             self.fds.update(_fds_of(thing))
             found += _next(thing)
 
 
+def _is_own(thing: object) -> bool:
+    return type(thing).__module__.startswith(_OWN_PACKAGE)
+
+
 def _next(thing: object) -> list[Any]:
-    if isinstance(thing, (FunctionType, BuiltinFunctionType)):
+    if is_a(thing, FunctionType, BuiltinFunctionType):
         closure = getattr(thing, "__closure__", None) or ()
         owner = getattr(thing, "__self__", None)
         return [*closure, *([] if owner is None else [owner])]
-    if isinstance(thing, greenlet):
+    if is_a(thing, greenlet):
         return [*belongings(thing), *gc.get_referents(thing)]
     return gc.get_referents(thing)
 
 
-def _fds_of(thing: object) -> Iterator[int]:
-    if isinstance(thing, (stdlib_socket.socket, socket, io.IOBase)):
+def _fds_of(thing: Any) -> Iterator[int]:
+    if issubclass(type(thing), _FILES):
         try:
             yield thing.fileno()
         except (OSError, ValueError):
-            return  # closed, or a file in memory
-        return
-    try:
-        names = getattr(thing, "__dict__", None)
-    except OSError:
-        return  # what gevent puts in a closed socket's place fails at any attribute
-    if isinstance(names, dict):
-        for name, value in names.items():
-            if isinstance(name, str) and (name.endswith(("fd", "fds")) or name == "master"):
-                yield from _numbers(value)
-    elif hasattr(type(thing), "fd"):
-        yield from _numbers(getattr(thing, "fd", None))
-
-
-def _numbers(value: object) -> Iterator[int]:
-    if isinstance(value, int):
-        yield value
-    elif isinstance(value, (list, tuple, set)):
-        yield from (number for number in value if isinstance(number, int))
+            return  # a closed file, or one in memory
+    elif _is_own(thing) and hasattr(type(thing), "descriptors"):
+        owner: DescriptorOwner = thing
+        yield from owner.descriptors()

@@ -1,7 +1,8 @@
-"""Spans for calls, their parts and the steps of start-up, by OpenTelemetry's SDK.
+"""Spans of calls, their parts and the steps of start-up, by OpenTelemetry's SDK.
 
-Needs the extra `kuasar-agent[tracing]`; only who traces imports this module. A call's span is the
-child of the caller's where the request's metadata names one (https://www.w3.org/TR/trace-context/).
+Needs the extra `kuasar-agent[tracing]`, and is imported when tracing is first turned on. A call's
+span is a child of the span that the request's metadata names as `traceparent`, if any
+(https://www.w3.org/TR/trace-context/).
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ _PARENT = ("traceparent", "tracestate")
 
 
 class Tracing:
-    """An interceptor, while it is on; what it was given to finish is still sent afterwards."""
+    """An interceptor that makes a span of each call; ended spans are sent even after `end`."""
 
     def __init__(self, endpoint: str, attributes: dict[str, str]) -> None:
-        """`attributes` describe where the spans come from."""
+        """Send spans to `endpoint`; `attributes` describe the resource that they come from."""
         self.exporter = Exporter(endpoint)
         resource = Resource(
             {"service.name": "kuasar-agent", "service.version": __version__, **attributes}
@@ -42,11 +43,11 @@ class Tracing:
         self._propagator = TraceContextTextMapPropagator()
 
     def begin(self) -> None:
-        """Take the marks in the agent's code."""
+        """Make spans of the marks in the agent's code (kuasar_agent.spans)."""
         spans.trace_with(self._part)
 
     def end(self) -> None:
-        """Leave them."""
+        """Make no more spans of the marks."""
         spans.trace_with(None)
 
     def __call__(self, ctx: Context, request: Any, proceed: Proceed) -> Any:
@@ -69,8 +70,8 @@ class Tracing:
             return proceed(ctx, request)
 
     def boot(self, steps: Iterable[Step], serving_ms: float) -> None:
-        """Spans for start-up, which was over before anyone could trace it."""
-        # From the kernel's clock to that of the world, as it is now.
+        """Make spans of start-up, which ended before tracing could begin."""
+        # Offset from CLOCK_MONOTONIC to the wall clock, as it is now.
         zero = time.time_ns() - time.monotonic_ns()
         whole = self._tracer.start_span("boot", context=TraceContext(), start_time=zero)
         inside = set_span_in_context(whole, TraceContext())
@@ -94,7 +95,7 @@ class Tracing:
 
     def _parent_of(self, ctx: Context) -> TraceContext:
         carrier = {key: value for key in _PARENT if (value := ctx.metadata.get(key)) is not None}
-        # A greenlet serves call after call: what it worked on before is nobody's parent.
+        # Without an explicit context the span of this greenlet's previous call could be the parent.
         return self._propagator.extract(carrier, context=TraceContext())
 
 

@@ -21,17 +21,19 @@ from kuasar_agent.linux.cgroup_files import (
     NO_LIMIT,
     Cgroup,
     format_list,
-    parse_list,
     parse_number,
 )
-from kuasar_agent.linux.files import read_text
 from kuasar_agent.log import get_logger
-from kuasar_agent.resources.limits_spec import UNLIMITED, BlockIO, Cpu, Memory, Resources
+from kuasar_agent.resources.limits_spec import (
+    SWAP_BELOW_LIMIT,
+    UNLIMITED,
+    BlockIO,
+    Cpu,
+    Memory,
+    Resources,
+)
 
 log = get_logger(__name__)
-
-_CPUS_ONLINE = "/sys/devices/system/cpu/online"
-_NODES_ONLINE = "/sys/devices/system/node/online"
 
 _WEIGHT_FILES = {1: ("blkio.bfq.weight", "blkio.weight"), 2: ("io.bfq.weight", "io.weight")}
 _THROTTLE_FILES = {
@@ -60,10 +62,6 @@ class Current(NamedTuple):
     """v2 only: microseconds of CPU time in each period, or `max`."""
     period: int = 100_000
     """Microseconds."""
-    cpus: frozenset[int] = frozenset({0})
-    """The CPUs that the guest has online."""
-    mems: frozenset[int] = frozenset({0})
-    """The memory nodes that the guest has online."""
     weight_file: str = ""
     """The file for weights of block IO; empty where no IO scheduler honours one."""
 
@@ -97,7 +95,9 @@ def plan(resources: Resources, current: Current, version: Literal[1, 2]) -> list
         writes = [*_memory_v1(resources.memory, current), *_cpu_v1(resources.cpu, current)]
     else:
         writes = [*_memory_v2(resources.memory, current), *_cpu_v2(resources.cpu, current)]
-    writes += _cpuset(resources.cpu, current)
+    for file, numbers in (("cpuset.cpus", resources.cpu.cpus), ("cpuset.mems", resources.cpu.mems)):
+        if numbers:
+            writes.append(Write(file, format_list(numbers)))
     if resources.pids is not None:
         writes.append(Write("pids.max", _or_max(resources.pids)))
     hugetlb = "limit_in_bytes" if version == 1 else "max"
@@ -117,15 +117,12 @@ def plan(resources: Resources, current: Current, version: Literal[1, 2]) -> list
 def read_current(cgroup: Cgroup) -> Current:
     """Read the state for `plan`; a missing file counts as no limit."""
     weight = next(filter(cgroup.has, _WEIGHT_FILES[cgroup.version]), "")
-    cpus, mems = _online(_CPUS_ONLINE), _online(_NODES_ONLINE)
     if cgroup.version == 1:
         swap = cgroup.read("memory.memsw.limit_in_bytes")
         return Current(
             memory_limit=parse_number(cgroup.read("memory.limit_in_bytes")) or NO_LIMIT,
             swap_limit=parse_number(swap) if swap else None,
             period=parse_number(cgroup.read("cpu.cfs_period_us")) or 100_000,
-            cpus=cpus,
-            mems=mems,
             weight_file=weight,
         )
     quota, _, period = cgroup.read("cpu.max").strip().partition(" ")
@@ -135,8 +132,6 @@ def read_current(cgroup: Cgroup) -> Current:
         swap_limit=parse_number(swap) if swap else None,
         quota=quota or "max",
         period=parse_number(period) or 100_000,
-        cpus=cpus,
-        mems=mems,
         weight_file=weight,
     )
 
@@ -192,7 +187,7 @@ def _swap_v2(memory: Memory, current: Current) -> int | None:
         return UNLIMITED
     limit = current.memory_limit if memory.limit is None else memory.limit
     if not 0 < limit <= memory.swap:
-        raise InvalidArgument("memory.swap is memory and swap together, and less than memory.limit")
+        raise InvalidArgument(SWAP_BELOW_LIMIT)
     return memory.swap - limit
 
 
@@ -233,22 +228,6 @@ def cpu_weight(shares: int) -> int:
     return 1 + (shares - 2) * 9999 // 262_142
 
 
-def _cpuset(cpu: Cpu, current: Current) -> Iterator[Write]:
-    """Narrow the request to the guest's CPUs and nodes: the host numbers its own."""
-    for file, asked, online in (
-        ("cpuset.cpus", cpu.cpus, current.cpus),
-        ("cpuset.mems", cpu.mems, current.mems),
-    ):
-        if not asked:
-            continue
-        left = asked & online
-        if left != asked:
-            say = log.info if left else log.warning
-            say("cpuset limited to what the guest has", file=file, asked=format_list(asked))
-        if left:
-            yield Write(file, format_list(left))
-
-
 def _block_io(io: BlockIO, current: Current, version: Literal[1, 2]) -> Iterator[Write]:
     if io.weight is not None:
         if not current.weight_file:
@@ -267,13 +246,6 @@ def _block_io(io: BlockIO, current: Current, version: Literal[1, 2]) -> Iterator
 
 def _or_max(value: int) -> str:
     return "max" if value == UNLIMITED else str(value)
-
-
-def _online(path: str) -> frozenset[int]:
-    try:
-        return parse_list(read_text(path))
-    except OSError:  # a kernel without NUMA
-        return frozenset({0})
 
 
 def _failure(file: str, value: str, error: OSError) -> AgentError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from kuasar_agent.errors import InvalidArgument
@@ -80,14 +80,15 @@ class Resources(NamedTuple):
     """Values by file of cgroup v2."""
 
 
-def parse(data: bytes) -> Resources:
-    """Parse the JSON of an Update request.
+def parse(data: bytes, adapt: Callable[[dict[str, Any]], None] = lambda _: None) -> Resources:
+    """Parse the JSON of an Update request, after `adapt` has changed it in place.
 
     Raises:
         InvalidArgument: a value has the wrong type or is out of range; the message names it.
     """
     try:
         root = _Section(json.loads(data), "")
+        adapt(root.members)
         return Resources(
             memory=_memory(root.section("memory")),
             cpu=_cpu(root.section("cpu")),
@@ -171,6 +172,9 @@ class _Section:
         return f"{self.name}.{key}" if self.name else key
 
 
+SWAP_BELOW_LIMIT = "memory.swap is memory and swap together, and less than memory.limit"
+
+
 def _memory(section: _Section) -> Memory:
     memory = Memory(
         limit=section.limit("limit"),
@@ -182,7 +186,7 @@ def _memory(section: _Section) -> Memory:
     )
     limit, swap = memory.limit, memory.swap
     if limit and swap and swap != UNLIMITED and not 0 < limit <= swap:
-        raise ValueError("memory.swap is memory and swap together, and less than memory.limit")
+        raise ValueError(SWAP_BELOW_LIMIT)
     return memory
 
 

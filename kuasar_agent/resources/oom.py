@@ -58,6 +58,9 @@ class Counter:
             self.close()
             raise
 
+    def descriptors(self) -> list[int]:
+        return [self.fd]
+
     def new(self) -> int:
         """Return the number of victims since the last call.
 
@@ -71,6 +74,7 @@ class Counter:
     def close(self) -> None:
         """Close the descriptor."""
         os.close(self.fd)
+        self.fd = -1
 
     def _prepare(self) -> None:
         """Arm the descriptor."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 
+from kuasar_agent.containerd import pack
 from kuasar_agent.linux import netdev
 from kuasar_agent.linux.cgroup_files import Cgroup
 from kuasar_agent.resources import stats_v1, stats_v2
@@ -17,5 +18,4 @@ def collect(cgroup: Cgroup) -> AnyMessage:
     """Return `io.containerd.cgroups.v1.Metrics` or `…v2.Metrics`; the network is the pod's."""
     version = stats_v1 if cgroup.version == 1 else stats_v2
     metrics = version.collect(cgroup, netdev.counters())
-    # containerd compares bare names, which Any.Pack does not write.
-    return AnyMessage(type_url=metrics.DESCRIPTOR.full_name, value=metrics.SerializeToString())
+    return pack(metrics)

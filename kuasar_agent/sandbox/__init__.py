@@ -1,1 +1,1 @@
-"""The pod as a whole: namespaces, network, storage, devices, clock."""
+"""The pod as a whole: namespaces, network, clock, commands."""

@@ -1,11 +1,11 @@
-"""The guest's clock follows the host's.
+"""The correction of the guest's clock.
 
-The host asks twice: for the time, with two stamps of its own, and then, when the clocks are more
-than 10 ms apart, for the correction that it computed:
+The host first asks for the guest's time. When the clocks are more than 10 ms apart, it sends the
+correction that it computed:
 
     ((ClientSendTime - ClientArriveTime) + (ServerArriveTime - ServerSendTime)) / 2
 
-where Client is the host, although the names suggest otherwise. Positive: the guest is behind.
+In these names the client is the host. A positive correction means that the guest is behind.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ _INT64_MAX = (1 << 63) - 1
 
 
 def adjust(delta: int) -> None:
-    """Move the clock by so many nanoseconds, forward or back.
+    """Move the clock by `delta` nanoseconds, forward or back.
 
-    Raises InvalidArgument for a time that the kernel cannot have, Unknown when it refuses.
+    Raises:
+        InvalidArgument: the kernel cannot represent the resulting time.
+        Unknown: the kernel refuses.
     """
     target = time.clock_gettime_ns(time.CLOCK_REALTIME) + delta
     if not 0 <= target <= _INT64_MAX:

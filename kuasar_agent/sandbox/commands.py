@@ -1,4 +1,4 @@
-"""A shell command in the guest, outside of every container, to its end."""
+"""Shell commands in the guest, outside of every container."""
 
 from __future__ import annotations
 
@@ -15,27 +15,33 @@ from kuasar_agent.errors import Cancelled, InvalidArgument, Unknown
 from kuasar_agent.reaper import Child, Reaper
 
 OUTPUT_LIMIT = 3 << 20
-"""Bytes of UTF-8 in a reply, which has to stay below 4 MiB with everything around."""
+"""Bytes of UTF-8 in a reply: a ttrpc message with all its fields has at most 4 MiB."""
 ERRORS_LIMIT = 256 << 10
+"""Bytes of stderr in the message of an error."""
 LINGER = 1.0
-"""Seconds for which output is read after the shell has ended: a process that it left in the
-background may hold the pipe open for ever."""
+"""Seconds for which output is read after the shell has ended: a background process that it started
+may hold the pipe open without end."""
 
 _SHELL = "/bin/bash"
 _CHUNK = 64 << 10
 
 
 def run(reaper: Reaper, command: str, stdin: bytes, cancelled: Event) -> str:
-    """What `/bin/bash -c command` writes; bytes that are not UTF-8 become U+FFFD.
+    """Run `/bin/bash -c command` and return its output; bytes that are not UTF-8 become U+FFFD.
 
-    Output beyond `OUTPUT_LIMIT` is thrown away, and the last line then says so.
+    Output beyond `OUTPUT_LIMIT` is discarded, and the last line then says so.
 
     Args:
-        stdin: the command's whole input; /dev/null when it is empty.
-        cancelled: when it is set the command is killed with its process group.
+        stdin: the command's whole input; an empty one stands for /dev/null.
+        cancelled: when set, the command is killed with its process group.
 
-    Raises Unknown when the shell cannot be started, or ends with another status than 0: then the
-    text has the status, 128 + n for signal n, and what was written to stderr. Raises Cancelled.
+    Raises:
+        InvalidArgument: the command has a NUL character.
+        Unknown: the shell cannot be started or ended with another status than 0; the message has
+            the status, 128 + n for signal n, and the command's stderr.
+        Cancelled: the command was killed.
+
+    Blocks: the greenlet.
     """
     if "\0" in command:
         raise InvalidArgument("a command cannot contain a NUL character")
@@ -47,7 +53,6 @@ def run(reaper: Reaper, command: str, stdin: bytes, cancelled: Event) -> str:
         killer = gevent.spawn(_kill_when, cancelled, shell)
         exit = shell.wait()
         killer.kill()
-        assert exit is not None
         gevent.joinall([output.reader, errors.reader], timeout=LINGER)
     finally:
         output.close()
@@ -55,6 +60,7 @@ def run(reaper: Reaper, command: str, stdin: bytes, cancelled: Event) -> str:
     if exit.status == 128 + signal.SIGKILL and cancelled.is_set():
         raise Cancelled(f"cmd {command} killed: its caller waits no longer")
     if exit.status != 0:
+        # contract: the words of Kuasar's vmm-task
         raise Unknown(
             f"cmd {command} failed with exit code {exit.status} and error message {errors.text()}"
         )
@@ -62,16 +68,19 @@ def run(reaper: Reaper, command: str, stdin: bytes, cancelled: Event) -> str:
 
 
 class _Output:
-    """The reading end of a pipe, and the first bytes that came out of it."""
+    """The reading end of a pipe, and the first bytes of its data."""
 
     def __init__(self, limit: int) -> None:
         self.reader = gevent.Greenlet(self._read)
         self.sink = -1
-        """The end for the process; the spawning function closes it."""
+        """The process's end of the pipe; the function that starts the process closes it."""
         self._source = -1
         self._limit = limit
         self._data = bytearray()
         self._dropped = 0
+
+    def descriptors(self) -> list[int]:
+        return [self._source, self.sink]
 
     def open(self) -> int:
         self._source, self.sink = os.pipe2(os.O_CLOEXEC)
@@ -104,7 +113,7 @@ class _Output:
             room = self._limit - len(self._data)
             self._data += chunk[:room]
             self._dropped += max(0, len(chunk) - room)
-            gevent.sleep(0)  # a writer may be so fast that there is always more
+            gevent.sleep(0)  # a fast writer would otherwise keep the hub from other greenlets
 
 
 def _spawn(reaper: Reaper, command: str, stdin: bytes, output: _Output, errors: _Output) -> Child:
@@ -112,7 +121,7 @@ def _spawn(reaper: Reaper, command: str, stdin: bytes, output: _Output, errors: 
         try:
             source = DEVNULL
             if stdin:
-                # A file in memory is there as a whole: nobody has to feed a pipe meanwhile.
+                # A file in memory, unlike a pipe, needs no greenlet that feeds it.
                 file = ours.enter_context(open(os.memfd_create("stdin"), "w+b"))
                 file.write(stdin)
                 file.seek(0)
@@ -132,6 +141,6 @@ def _spawn(reaper: Reaper, command: str, stdin: bytes, output: _Output, errors: 
 
 def _kill_when(cancelled: Event, shell: Child) -> None:
     cancelled.wait()
-    if shell.exit is None:  # else the number may be another group's
+    if shell.exit is None:  # otherwise the number may have become another group's
         with contextlib.suppress(ProcessLookupError):
             os.killpg(shell.pid, signal.SIGKILL)

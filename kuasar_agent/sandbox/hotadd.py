@@ -1,4 +1,4 @@
-"""Processors and memory that the host adds come online by themselves.
+"""Processors and memory that the host adds are brought online.
 
 Sources: the kernel's core-api/cpu_hotplug.rst and admin-guide/mm/memory-hotplug.rst.
 """
@@ -22,35 +22,44 @@ _KINDS = {"cpu": re.compile(r"cpu\d+"), "memory": re.compile(r"memory\d+")}
 
 
 class HotAdd:
-    """Brings what is offline online, one after the other."""
+    """Brings added processors and memory blocks online, one after the other."""
 
     def __init__(self, sysfs: str = "/sys") -> None:
         self._sysfs = sysfs
-        # Bounded by what the machine has room for.
+        # Bounded by the number of processors and memory blocks of the machine.
         self._pending: SimpleQueue[str] = SimpleQueue()
 
     def notice(self, event: Uevent) -> None:
-        """Remember a processor or memory block that was added; never blocks."""
+        """Queue the processor or memory block of an `add` event.
+
+        Blocks: never.
+        """
         kind = _KINDS.get(event.subsystem)
         if event.action == "add" and kind and kind.fullmatch(event.devpath.rpartition("/")[2]):
             self._pending.put(event.devpath)
 
     def run(self) -> None:
-        """Serve for ever, beginning with what was added before anybody looked."""
+        """Serve the queue without end, beginning with the devices that were added before.
+
+        Blocks: the greenlet.
+        """
         for path in off_hub(self._list):
             off_hub(self.bring_online, path)
         while True:
             off_hub(self.bring_online, self._pending.get())
 
     def bring_online(self, devpath: str) -> None:
-        """Write to sysfs unless it is online; a failure is logged."""
+        """Bring a device online by sysfs unless it is; log a failure.
+
+        Blocks: a thread.
+        """
         path = f"{self._sysfs}{devpath}/online"
         try:
             if read_text(path).strip() != "0":
                 return
             write_text(path, "1")
         except FileNotFoundError:
-            return  # a processor that cannot be offline, or it has gone already
+            return  # a processor that cannot be offline, or that was removed again
         except OSError as error:
             log.warning("hot-added device stays offline", device=devpath, error=error)
             return
@@ -62,6 +71,6 @@ class HotAdd:
             try:
                 names = os.listdir(f"{self._sysfs}{_SYSTEM}/{kind}")
             except OSError:
-                continue  # a kernel without hot-plug
+                continue  # a kernel without hot-plugging
             found += [f"{_SYSTEM}/{kind}/{entry}" for entry in names if name.fullmatch(entry)]
         return sorted(found)

@@ -1,8 +1,8 @@
 """The namespaces that the containers of a pod share, held by bind mounts (namespaces(7)).
 
-Namespaces belong to a thread, not to its process: a thread of its own makes them, writes what is
-to be written from inside, mounts them and ends. Nothing is forked but the first process of a
-shared pid namespace, and the agent itself never leaves the namespaces of the guest.
+Namespaces belong to a thread, not to its process. A thread of its own makes them, writes their
+sysctls, mounts them and ends, so that the agent itself never leaves the namespaces of the guest.
+Only the first process of a shared pid namespace is forked.
 """
 
 from __future__ import annotations
@@ -13,26 +13,23 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from subprocess import DEVNULL
 from typing import NamedTuple
 
 from kuasar_agent.blocking import in_own_thread, off_hub
-from kuasar_agent.errors import FailedPrecondition, Unknown
-from kuasar_agent.linux import syscalls
+from kuasar_agent.directories import NAMESPACES
+from kuasar_agent.errors import FailedPrecondition, explained
+from kuasar_agent.linux import syscalls, sysctls
 from kuasar_agent.linux.mount import MS_BIND, mounts, unmount
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Child, Reaper
-from kuasar_agent.sandbox import sysctls
 
 log = get_logger(__name__)
 
-DIRECTORY = "/run/sandbox-ns"
-"""Kuasar's specs name /run/sandbox-ns/ipc, uts and pid."""
-
-# The kernel reaps the children of a process that ignores SIGCHLD, and execve(2) keeps it ignored:
-# orphans of the pid namespace need no code that collects them. Bash, unlike other shells, hands
-# an ignored SIGCHLD on.
+# The kernel reaps the children of a process that ignores SIGCHLD, and execve(2) keeps the signal
+# ignored, so that the orphans of the pid namespace do not stay zombies. Bash, unlike other shells,
+# passes an ignored SIGCHLD to the programs that it executes.
 _PAUSE = ("/bin/bash", "-c", "trap '' CHLD; exec sleep 2147483647")
 
 
@@ -49,21 +46,24 @@ PID = Kind("pid", syscalls.CLONE_NEWPID)
 
 
 class PodNamespaces:
-    """Makes what is missing; what one call made is gone again when that call fails."""
+    """The namespaces of the pod. A call that fails removes what it made."""
 
-    def __init__(self, reaper: Reaper, directory: str = DIRECTORY) -> None:
+    def __init__(self, reaper: Reaper, directory: str = NAMESPACES) -> None:
         self._reaper = reaper
         self._directory = directory
         self._pause: Child | None = None
 
     def ensure(self, *, share_pid: bool, hostname: str, values: Mapping[str, str]) -> None:
-        """Have ipc and uts, and pid if asked for, with parameters of the pod written inside.
+        """Make the missing ones of ipc, uts and, with `share_pid`, pid; write sysctls inside.
 
         Args:
-            hostname: of a new uts namespace; an empty one is not set.
+            hostname: the host name of a new uts namespace; an empty one is not set.
             values: the `pod` part of sysctls.split().
 
-        Raises AgentError with the step that failed.
+        Raises:
+            AgentError: a step failed; the message names it.
+
+        Blocks: the greenlet.
         """
         if self._pause is not None and self._pause.exit is not None:
             log.warning("the pause process is gone, the pod gets a new pid namespace")
@@ -76,9 +76,9 @@ class PodNamespaces:
                 self._pause = adoption.claim(pid)
 
     def _make(self, kinds: Sequence[Kind], hostname: str, values: Mapping[str, str]) -> int | None:
-        """In a thread that ends afterwards; the pid of a new pause process."""
+        """Make namespaces in a thread of its own; return the pid of a new first process."""
         undo = contextlib.ExitStack()
-        with _explained(f"pod namespaces in {self._directory}"), undo:
+        with explained(f"pod namespaces in {self._directory}"), undo:
             os.makedirs(self._directory, exist_ok=True)
             os.chmod(self._directory, 0o711)
             held = {entry.target for entry in mounts() if entry.fstype == "nsfs"}
@@ -89,7 +89,7 @@ class PodNamespaces:
             syscalls.unshare(sum(kind.flag for kind in missing))
             pause = self._start_pause(undo) if PID in missing else None
             if UTS in missing and hostname:
-                with _explained(f"hostname {hostname}"):
+                with explained(f"hostname {hostname}"):
                     socket.sethostname(hostname)
             sysctls.write(values)
             for kind in missing:
@@ -101,11 +101,11 @@ class PodNamespaces:
     def _start_pause(self, undo: contextlib.ExitStack) -> int:
         if shutil.which("sleep") is None:
             raise FailedPrecondition("no program `sleep` for the pod's pid namespace")
-        # Not the reaper's spawn, which belongs to the hub's thread: the pid is claimed there.
+        # Not the reaper's spawn, which only the hub's thread may call; that claims the pid later.
         pause = subprocess.Popen(
             _PAUSE, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL, cwd="/", start_new_session=True
         )
-        pause.returncode = 0  # nobody else may wait for it
+        pause.returncode = 0  # keeps subprocess from waiting for it: only the reaper may
         undo.callback(_kill, pause.pid)
         return pause.pid
 
@@ -135,12 +135,3 @@ def _join(path: str, kind: Kind) -> None:
 def _kill(pid: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-
-
-@contextlib.contextmanager
-def _explained(what: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        raise Unknown(f"{what}: {error.strerror}{where}") from None

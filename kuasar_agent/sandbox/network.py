@@ -1,4 +1,4 @@
-"""The guest's network: interfaces and routes, set off the hub.
+"""The guest's network: interfaces and routes, set in a thread.
 
 Everything happens in the network namespace of the agent, which the containers share.
 """
@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from kuasar_agent.blocking import off_hub
 from kuasar_agent.devices import Devices
-from kuasar_agent.errors import DeadlineExceeded, NotFound, Unknown
+from kuasar_agent.errors import DeadlineExceeded, Unknown
 from kuasar_agent.linux import rtnetlink
 from kuasar_agent.linux.rtnetlink import RouteSocket
 from kuasar_agent.log import get_logger
@@ -24,7 +24,10 @@ T = TypeVar("T")
 
 
 def warm_up() -> None:
-    """Import now what the first call would pay for; blocking, and a failure is only logged."""
+    """Import the modules that the first call needs; log a failure.
+
+    Blocks: a thread.
+    """
     try:
         rtnetlink.warm_up()
     except ImportError as error:
@@ -32,39 +35,57 @@ def warm_up() -> None:
 
 
 class Network:
-    """Sets interfaces and routes; callers take turns."""
+    """The setting of interfaces and routes. Its caller makes one call at a time."""
 
     def __init__(self, devices: Devices, rescan: Callable[[], None] = lambda: None) -> None:
-        """`rescan` has the kernel look for cards that were plugged in; it may block."""
+        """Take `rescan`, which has the kernel look for plugged cards and is called in a thread."""
         self._devices = devices
         self._rescan = rescan
 
-    def update_interfaces(self, wanted: Sequence[Interface], deadline: float | None) -> None:
-        """Make interfaces what they should be, waiting for those that are not plugged in yet.
+    def update_interfaces(self, wanted: Sequence[Interface], deadline: float | None) -> list[str]:
+        """Give interfaces their wanted properties; wait for those that are not plugged in yet.
 
-        Raises NotFound when one has not come by `deadline` (on time.monotonic()'s clock, 10 s from
-        now without one), InvalidArgument or Unknown with the name of the interface at fault.
+        Args:
+            deadline: on time.monotonic()'s clock; None stands for 10 s from now.
+
+        Returns:
+            The addresses that were left out because IPv6 is off.
+
+        Raises:
+            NotFound: an interface was not plugged in by the deadline.
+            InvalidArgument: two have the same name or hardware address.
+            Unknown: the kernel refuses; the message names the interface.
+
+        Blocks: the greenlet.
         """
         interfaces.check_distinct(wanted)
         self._await(wanted, deadline)
-        _with_socket(lambda socket: interfaces.configure(socket, wanted))
+        return _with_socket(lambda socket: interfaces.configure(socket, wanted))
 
-    def update_routes(self, wanted: Sequence[Route]) -> None:
-        """Make the main table what it should be. Raises NotFound or Unknown with the route."""
-        _with_socket(lambda socket: routes.replace(socket, wanted))
+    def update_routes(self, wanted: Sequence[Route]) -> list[str]:
+        """Make the main table hold the wanted routes.
+
+        Returns:
+            The routes that were left out because IPv6 is off.
+
+        Raises:
+            NotFound: the interface of a route does not exist.
+            Unknown: the kernel refuses; the message names the route.
+
+        Blocks: the greenlet.
+        """
+        return _with_socket(lambda socket: routes.replace(socket, wanted))
 
     def _await(self, wanted: Sequence[Interface], deadline: float | None) -> None:
         if not _missing(wanted):
             return
         off_hub(self._rescan)
-        what = "NIC " + ", ".join(each.mac for each in wanted)
+        device = "NIC " + ", ".join(each.mac for each in wanted)
         try:
-            self._devices.wait_until(lambda: None if _missing(wanted) else True, what, deadline)
+            self._devices.wait_until(lambda: None if _missing(wanted) else True, device, deadline)
         except DeadlineExceeded:
             if missing := _missing(wanted):
-                first = missing[0]
-                text = f"interface {first.name}: Link not found (Address: {first.mac})"
-                raise NotFound(text) from None
+                raise interfaces.no_link(missing[0]) from None
 
 
 def _missing(wanted: Sequence[Interface]) -> list[Interface]:

@@ -1,4 +1,4 @@
-"""What the host sets up once for the pod, and may set up again: the same call has no new effect."""
+"""The set-up of the pod, which the host may repeat: the same call again changes nothing."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from gevent.lock import BoundedSemaphore
 
 from kuasar_agent.blocking import off_hub
+from kuasar_agent.linux import sysctls
 from kuasar_agent.linux.files import read_text
 from kuasar_agent.log import get_logger
-from kuasar_agent.sandbox import sysctls
 from kuasar_agent.sandbox.interfaces import Interface
 from kuasar_agent.sandbox.namespaces import PodNamespaces
 from kuasar_agent.sandbox.network import Network
@@ -20,10 +20,10 @@ log = get_logger(__name__)
 
 
 class Pod:
-    """Sysctls, namespaces and network; one call at a time."""
+    """Sysctls, namespaces and network of the pod; one call at a time."""
 
     def __init__(self, namespaces: PodNamespaces, network: Network, state: str) -> None:
-        """`state` is the shared directory, where the host puts the file `hostname`."""
+        """Take the parts, and the shared directory, where the host puts the file `hostname`."""
         self._namespaces = namespaces
         self._network = network
         self._state = state
@@ -36,9 +36,15 @@ class Pod:
         routes: Sequence[Route],
         deadline: float | None,
     ) -> None:
-        """Sysctls, then namespaces, interfaces and routes; StatusError from the step that failed.
+        """Write sysctls, then make namespaces, then set interfaces and routes.
 
-        `deadline` (on time.monotonic()'s clock) bounds the waiting for interfaces.
+        Args:
+            deadline: on time.monotonic()'s clock, for the waiting for interfaces.
+
+        Raises:
+            AgentError: a step failed; the message names it.
+
+        Blocks: the greenlet.
         """
         values = sysctls.split(config.sysctls)
         with self._turn:
@@ -47,18 +53,24 @@ class Pod:
             self._namespaces.ensure(
                 share_pid=config.share_pid, hostname=hostname, values=values.pod
             )
-            self._network.update_interfaces(interfaces, deadline)
-            self._network.update_routes(routes)
+            addresses = self._network.update_interfaces(interfaces, deadline)
+            _report_left_out(addresses, self._network.update_routes(routes))
 
     def update_interfaces(self, interfaces: Sequence[Interface], deadline: float | None) -> None:
-        """See Network.update_interfaces."""
+        """Give interfaces their wanted properties, as Network.update_interfaces does."""
         with self._turn:
-            self._network.update_interfaces(interfaces, deadline)
+            _report_left_out(self._network.update_interfaces(interfaces, deadline), [])
 
     def update_routes(self, routes: Sequence[Route]) -> None:
-        """See Network.update_routes."""
+        """Make the main table hold the wanted routes, as Network.update_routes does."""
         with self._turn:
-            self._network.update_routes(routes)
+            _report_left_out([], self._network.update_routes(routes))
+
+
+def _report_left_out(addresses: Sequence[str], routes: Sequence[str]) -> None:
+    left_out = {"addresses": ", ".join(addresses), "routes": ", ".join(routes)}
+    if any(left_out.values()):
+        log.warning("IPv6 is off, left out", **left_out)
 
 
 def _read_hostname(path: str) -> str:

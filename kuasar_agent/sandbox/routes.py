@@ -1,7 +1,7 @@
 """The main table's routes as the host wants them.
 
-Replaced are unicast routes out of an interface; those that the kernel made for addresses stay, and
-so does what stands in other tables, what leads nowhere, and what is as it should be already.
+Only unicast routes through an interface are replaced. Kept are the routes that the kernel made for
+addresses, those of other tables, those without an interface, and those that are wanted.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from kuasar_agent.errors import InvalidArgument, NotFound, Unknown
 from kuasar_agent.linux import rtnetlink as rtnl
 from kuasar_agent.linux.rtnetlink import RouteSocket
 from kuasar_agent.log import get_logger
+from kuasar_agent.sandbox import ipv6
 from kuasar_agent.sandbox.interfaces import list_links
 
 log = get_logger(__name__)
@@ -37,17 +38,17 @@ _EVERYWHERE: dict[int, Network] = {
 
 
 class Route(NamedTuple):
-    """One route; addresses are texts in their shortest form, empty ones are absent."""
+    """A route; addresses are texts in their shortest form, an empty one is absent."""
 
     dest: Network
     device: str
     gateway: str = ""
     source: str = ""
-    """The address that packets leave from (RTA_PREFSRC)."""
+    """The sender's address of packets on this route (RTA_PREFSRC)."""
     scope: int = 0
-    """Of IPv4; 0 is the universe, 253 the link."""
+    """RT_SCOPE_* of rtnetlink(7): 0 for the universe, 253 for the link; always 0 for IPv6."""
     onlink: bool = False
-    """The gateway is behind the interface even if no route says so."""
+    """Whether the gateway is taken to be behind the interface although no route leads to it."""
 
     def __str__(self) -> str:
         family = f"IP v{self.dest.version} route"
@@ -57,51 +58,65 @@ class Route(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A route of the kernel's table."""
+    """A route that the kernel has."""
 
     route: Route
     protocol: int
     message: Any
-    """To be sent back for its removal."""
+    """The netlink message that names the route in a request to remove it."""
 
 
-def parse_route(
-    dest: str,
-    gateway: str,
-    device: str,
-    source: str = "",
-    *,
-    version: int = 4,
-    scope: int = 0,
-    flags: int = 0,
-) -> Route:
-    """A route from texts; an empty `dest` is the default route, one without a length a host.
+class GivenRoute(NamedTuple):
+    """A route in the texts and numbers of a request."""
 
-    Of the flags only ONLINK is kept, and only with a gateway: the others say how the route fared
-    on the host. Raises InvalidArgument, which names the text at fault.
+    dest: str
+    """A network or a single address; empty for the default route."""
+    gateway: str
+    device: str
+    source: str = ""
+    version: int = 4
+    scope: int = 0
+    flags: int = 0
+    """RTNH_F_* of linux/rtnetlink.h on the host. Only ONLINK is kept, and only with a gateway: the
+    others report the state of the route there."""
+
+
+def parse_route(given: GivenRoute) -> Route:
+    """Return the route of a request.
+
+    Raises:
+        InvalidArgument: a text is not valid; the message has it.
     """
-    network = _parse_network(dest, version) if dest else _EVERYWHERE[version]
-    gateway = _parse_address(gateway, version, "gateway")
+    version = given.version
+    network = _parse_network(given.dest, version) if given.dest else _EVERYWHERE[version]
+    gateway = _parse_address(given.gateway, version, "gateway")
     return Route(
         network,
-        device,
+        given.device,
         gateway,
-        _parse_address(source.partition("/")[0], version, "source"),
-        scope & 0xFF if version == 4 else 0,
-        bool(flags & _ONLINK and gateway),
+        _parse_address(given.source.partition("/")[0], version, "source"),
+        given.scope & 0xFF if version == 4 else 0,
+        bool(given.flags & _ONLINK and gateway),
     )
 
 
-def replace(socket: RouteSocket, wanted: Sequence[Route]) -> None:
-    """Remove what is not wanted, then add what is missing, gateways last.
+def replace(socket: RouteSocket, wanted: Sequence[Route]) -> list[str]:
+    """Remove the routes that are not wanted, then add the missing ones, those with a gateway last.
 
-    Raises NotFound or Unknown with the route and the kernel's words.
+    Returns:
+        The routes that were left out because IPv6 is off.
+
+    Raises:
+        NotFound: the interface of a route does not exist.
+        Unknown: the kernel refuses; the message has the route and the kernel's words.
     """
     names = {link.ifindex: link.name for link in list_links(socket)}
     indexes = {name: index for index, name in names.items()}
     for route in wanted:
         if route.device not in indexes:
             raise NotFound(f"{route}: no interface {route.device}")
+    left_out = [route for route in wanted if route.dest.version == 6 and ipv6.is_off(route.device)]
+    wanted = [route for route in wanted if route not in left_out]
     entries = list(_entries(socket, names))
     kept = {entry.route for entry in entries if entry.protocol == _PROTOCOL_BOOT} & {*wanted}
     connected = {
@@ -116,6 +131,7 @@ def replace(socket: RouteSocket, wanted: Sequence[Route]) -> None:
         if route in kept or (not route.gateway and (route.dest, route.device) in connected):
             continue
         _add(socket, route, indexes[route.device])
+    return [str(route) for route in left_out]
 
 
 def _entries(socket: RouteSocket, names: dict[int, str]) -> Iterator[Entry]:
@@ -124,7 +140,9 @@ def _entries(socket: RouteSocket, names: dict[int, str]) -> Iterator[Entry]:
             attrs = dict(found["attrs"])
             device = names.get(attrs.get("RTA_OIF", 0), "lo")
             if (
-                found["type"] == _UNICAST
+                # A kernel without IPv6 answers a request for its routes with those of IPv4.
+                found["family"] == family
+                and found["type"] == _UNICAST
                 and attrs.get("RTA_TABLE", found["table"]) == _TABLE_MAIN
                 and not found["flags"] & _CLONED
                 and device != "lo"
@@ -148,7 +166,7 @@ def _route(found: Any, attrs: dict[str, Any], device: str) -> Route:
 
 
 def _copy(found: Any, attrs: dict[str, Any]) -> Any:
-    """What tells the kernel which route is meant, without what it only reports."""
+    """Return a message that names the route, without the fields that the kernel only reports."""
     fields = ("family", "dst_len", "tos", "table", "proto", "scope", "type")
     keys = ("RTA_DST", "RTA_GATEWAY", "RTA_OIF", "RTA_PRIORITY", "RTA_TABLE")
     return rtnl.route_message(
@@ -161,7 +179,7 @@ def _remove(socket: RouteSocket, entry: Entry) -> None:
     try:
         socket.change(rtnl.RTM_DELROUTE, entry.message)
     except ProcessLookupError:
-        pass  # ESRCH: it went by itself
+        pass  # ESRCH: the kernel removed it, for example with an address
     except OSError as error:
         raise Unknown(f"Failed to remove {entry.route}: {error.strerror}") from None
 

@@ -6,13 +6,14 @@ https://github.com/containerd/containerd/blob/main/api/runtime/task/v2/shim.prot
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
 
 from kuasar_agent.api import runc_options_pb2, task_pb2
-from kuasar_agent.containers.bundle import StdioUrls
+from kuasar_agent.containerd import set_exit
 from kuasar_agent.containers.checkpoint import Checkpoint
 from kuasar_agent.containers.exec_process import parse_spec
 from kuasar_agent.containers.init_process import RuntimeOptions
@@ -20,7 +21,8 @@ from kuasar_agent.containers.manager import Containers, CreateOptions, CreateReq
 from kuasar_agent.containers.process import Process
 from kuasar_agent.errors import InvalidArgument, Unimplemented
 from kuasar_agent.log import get_logger
-from kuasar_agent.reaper import Exit
+from kuasar_agent.services.deadlines import deadline_of
+from kuasar_agent.stdio.urls import StdioUrls
 from kuasar_agent.ttrpc import Context, cancellable
 
 log = get_logger(__name__)
@@ -29,7 +31,6 @@ SERVICE = task_pb2.DESCRIPTOR.services_by_name["Task"]
 V3_NAME = "containerd.task.v3.Task"
 """The same messages under another name."""
 
-_ANSWER_WITHIN = 1.0
 
 _ProcessRequest = (
     task_pb2.StartRequest
@@ -38,7 +39,6 @@ _ProcessRequest = (
     | task_pb2.ResizePtyRequest
     | task_pb2.CloseIORequest
 )
-_ExitReply = task_pb2.StateResponse | task_pb2.WaitResponse | task_pb2.DeleteResponse
 
 _RUNC_OPTIONS = ("containerd.runc.v1.Options", "containerd.linux.runc.CreateOptions")
 
@@ -65,9 +65,8 @@ class TaskService:
         if request.checkpoint:
             raise Unimplemented("a container cannot be restored from a checkpoint")
         urls = StdioUrls(request.stdin, request.stdout, request.stderr, request.terminal)
-        # The error for a device that never comes has to reach the caller before it hangs up.
-        deadline = None if ctx.deadline is None else ctx.deadline - _ANSWER_WITHIN
-        wanted = CreateRequest(request.id, urls, decode_options(request.options), deadline)
+        options = decode_options(request.options)
+        wanted = CreateRequest(request.id, urls, options, deadline_of(ctx))
         container = self._containers.create(wanted)
         return task_pb2.CreateTaskResponse(pid=container.init.pid)
 
@@ -105,14 +104,14 @@ class TaskService:
             stderr=process.urls.stderr,
             terminal=process.urls.terminal,
         )
-        _set_exit(reply, process.exit)
+        set_exit(reply, process.exit)
         return reply
 
     @cancellable
     def wait(self, ctx: Context, request: task_pb2.WaitRequest) -> task_pb2.WaitResponse:
         """Wait for the exit of a process; a process that is deleted meanwhile is answered, too."""
         reply = task_pb2.WaitResponse()
-        _set_exit(reply, self._process(request).wait())
+        set_exit(reply, self._process(request).wait())
         return reply
 
     def kill(self, ctx: Context, request: task_pb2.KillRequest) -> Empty:
@@ -174,7 +173,7 @@ class TaskService:
         else:
             process = self._containers.delete(request.id).init
         reply = task_pb2.DeleteResponse(pid=process.pid)
-        _set_exit(reply, process.exit)
+        set_exit(reply, process.exit)
         return reply
 
     def stats(self, ctx: Context, request: task_pb2.StatsRequest) -> task_pb2.StatsResponse:
@@ -187,9 +186,12 @@ class TaskService:
         InvalidArgument: the resources make no sense. FailedPrecondition: it has stopped. Unknown:
         the kernel refused a limit; the message names the file.
         """
-        from kuasar_agent.resources import limits_spec  # not needed before the agent serves
+        # Not needed before the agent serves.
+        from kuasar_agent.containers.spec import adapt_resources
+        from kuasar_agent.resources import limits_spec
 
-        resources = limits_spec.parse(request.resources.value)
+        adapt = partial(adapt_resources, id=request.id)
+        resources = limits_spec.parse(request.resources.value, adapt)
         self._containers.get(request.id).update(resources)
         return Empty()
 
@@ -252,9 +254,3 @@ def decode_checkpoint(request: task_pb2.CheckpointTaskRequest) -> Checkpoint:
         work_path=options.work_path,
         parent_path=options.parent_path,
     )
-
-
-def _set_exit(reply: _ExitReply, exit: Exit | None) -> None:
-    if exit is not None:
-        reply.exit_status = exit.status
-        reply.exited_at.FromNanoseconds(exit.at_ns)

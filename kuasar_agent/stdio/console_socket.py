@@ -42,6 +42,9 @@ class ConsoleSocket:
         self._listener.listen(1)
         self._receiver = gevent.spawn(self._receive)
 
+    def descriptors(self) -> list[int]:
+        return [] if self.master is None else [self.master]
+
     def wait(self, within: float = HAND_OVER) -> int:
         """Return the terminal's master, which this object owns.
 

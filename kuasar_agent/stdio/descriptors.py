@@ -27,6 +27,9 @@ class _End:
         self._event = event
         self._watcher: Any = None
 
+    def descriptors(self) -> list[int]:
+        return [self.fd]
+
     @property
     def closed(self) -> bool:
         return self.fd < 0

@@ -141,16 +141,16 @@ class FifoSink(Sink):
         return self._target.unread() if self._target is not None else 0
 
     def _connect(self) -> WriteEnd:
+        flags = os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
         while self._target is None:
             try:
-                fd = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                self._target = WriteEnd(os.open(self._path, flags))
             except OSError as error:
                 if error.errno != errno.ENXIO:
                     raise
                 gevent.sleep(_PAUSE)
             else:
-                self._target = WriteEnd(fd)
-                grow_pipe(fd)
+                grow_pipe(self._target.fd)
         return self._target
 
 
@@ -223,6 +223,9 @@ class _File:
         self._fd = fd
         self._lock = Lock()
         self._in_use = self._closed = False
+
+    def descriptors(self) -> list[int]:
+        return [self._fd] if self._in_use or not self._closed else []
 
     def finish(self) -> None:
         self.close()

@@ -10,7 +10,6 @@ import os
 
 import gevent
 
-from kuasar_agent.containers.bundle import StdioUrls
 from kuasar_agent.spans import traced
 from kuasar_agent.stdio.console_socket import ConsoleSocket
 from kuasar_agent.stdio.copiers import Input, Output, TerminalInput
@@ -18,6 +17,7 @@ from kuasar_agent.stdio.pacing import Silence
 from kuasar_agent.stdio.pipes import grow_pipe
 from kuasar_agent.stdio.sink import Sink, Source
 from kuasar_agent.stdio.transports import Transports
+from kuasar_agent.stdio.urls import StdioUrls
 
 READER_FACTOR = 5
 """The grace for a reader that is there and grants, in graces: containerd grants 64 KiB at a time,
@@ -40,6 +40,9 @@ class Stdio:
         self._outputs: list[Output] = []
         self._input: Input | None = None
         self._silence: Silence | None = None
+
+    def descriptors(self) -> list[int]:
+        return self.child_fds
 
     @classmethod
     @traced("stdio")

@@ -1,51 +1,50 @@
-"""A call on the server: its context, its stream and the run of its handler."""
+"""A call on the server: its context and the run of its handler."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gevent.hub import get_hub
 from greenlet import GreenletExit, greenlet
 
-from kuasar_agent.ttrpc.context import Context
-from kuasar_agent.ttrpc.errors import status_of
-from kuasar_agent.ttrpc.status import DeadlineExceeded, StatusError, Unimplemented
-from kuasar_agent.ttrpc.transport import LONGEST_TIMER, Parked
+from .context import Context
+from .errors import status_of
+from .server_stream import ServerStream, StreamOwner
+from .status import DeadlineExceeded, StatusError, Unimplemented
+from .stream import ENDED
+from .transport import LONGEST_TIMER
 
 if TYPE_CHECKING:
     from gevent._types import _TimerWatcher
     from google.protobuf.message import Message
 
-    from kuasar_agent.ttrpc.peer import Peer
-    from kuasar_agent.ttrpc.server_connection import ServerConnection
-    from kuasar_agent.ttrpc.service import Method
-    from kuasar_agent.ttrpc.stream import Stream
+    from .peer import Peer
+    from .service import Method
+    from .stream import Stream
 
 logger = logging.getLogger(__name__)
 
 Proceed = Callable[[Context, Any], Any]
-"""The rest of the way to the handler: takes the context and the request, returns the reply."""
+"""The inner interceptors and the handler: takes the context and the request, returns the reply."""
 
 Interceptor = Callable[[Context, Any, Proceed], Any]
-"""Called around a handler with what `Proceed` takes and the next `Proceed`.
+"""A function called around a handler, with the context, the request and the next `Proceed`.
 
-The request is None where it arrives as a stream, the reply where it leaves as one.
+The request is None if the method takes a stream; the reply is None if it returns a stream.
 """
 
 ToStatus = Callable[[Exception], StatusError | None]
-"""Makes a status of an exception that a handler raised; None for one that it does not know."""
+"""A function that converts a handler's exception to a status; None if it does not know it."""
 
 
-class CallOwner(Protocol):
-    """What a call needs of the connection that it came over."""
+class CallOwner(StreamOwner, Protocol):
+    """The connection of a call, as far as the call uses it; see `server.ServerConnection`."""
 
-    core: ServerConnection
     peer: Peer
-    closed: bool
 
     @property
     def interceptors(self) -> tuple[Interceptor, ...]: ...
@@ -53,115 +52,57 @@ class CallOwner(Protocol):
     @property
     def to_status(self) -> ToStatus | None: ...
 
-    def ask_flush(self) -> None: ...
-
-    def flush(self) -> None: ...
-
-    def wait_for_room(self, deadline: float | None) -> None: ...
-
-    def wait_until_sent(self, stream_id: int) -> bool: ...
-
-    def resume_reading(self) -> None: ...
-
     def call_ended(self, stream: Stream) -> None: ...
 
 
 class Call(Context):
-    """Also the handler's context, to spare an object per call."""
+    """One call and the run of its handler, which gets it as its context: one object per call."""
 
-    __slots__ = ("_connection", "_method", "_parked", "_replied", "_stream", "_timer", "_worker")
+    __slots__ = ("_connection", "_method", "_replied", "_stream", "_timer", "_user", "_worker")
 
     def __init__(self, stream: Stream, connection: CallOwner) -> None:
         method: Method = stream.method
-        self.method = method.full_name
-        self.peer = connection.peer
-        self.is_cancelled = False
-        self._metadata = stream.metadata
-        self._cancel_event = None
-        self._undelivered = None
+        super().__init__(method.full_name, metadata=stream.metadata, peer=connection.peer)
         self._method = method
         self._stream = stream
-        self._replied = False
         self._connection = connection
+        self._replied = False
+        self._user: ServerStream | None = None
         self._worker: greenlet | None = None
         self._timer: _TimerWatcher | None = None
-        self._parked: Parked | None = None
         stream.owner = self
         if stream.timeout_nano:
             self._start_timer(stream.timeout_nano / 1e9)
-        else:
-            self.deadline = None
 
     def run(self, worker: greenlet) -> None:
-        """Run the handler to its end and send what comes of it. Raises nothing."""
+        """Run the handler to its end and send its reply or its error. Raises nothing."""
         stream = self._stream
-        if not (stream.ended or self._connection.closed):
+        if not (stream.state is ENDED or self._connection.closed):
             self._worker = worker
             try:
                 self._succeed(self._invoke())
             except BaseException as error:
                 self._fail(error)
-            # Nobody may kill what follows: a reply on its way has to be seen off.
+            # From here on `cancel` must not kill the greenlet: it waits for the reply to leave.
             self._worker = None
             if self._undelivered is not None:
-                self._see_off(self._undelivered)
+                self._watch_reply(self._undelivered)
         if self._timer is not None:
             self._timer.stop()
             self._timer.close()
         self._connection.call_ended(stream)
 
     def cancel(self) -> None:
-        """Hub only: the call is over for its caller."""
-        Context.cancel(self)
+        """Tell the handler that the client has stopped waiting. Hub only."""
+        super().cancel()
         self.wake()
         if self._method.cancellable and self._worker is not None:
             self._worker.throw(GreenletExit)
 
     def wake(self) -> None:
-        """Hub only: something changed for whoever waits in `receive`."""
-        if self._parked is not None:
-            self._parked.wake()
-
-    def receive(self) -> bytes | None:
-        """The next message, None at the end; raises the call's error once all were taken."""
-        stream = self._stream
-        while True:
-            message = self._connection.core.take(stream)
-            if message is not None:
-                self._connection.resume_reading()
-                return message
-            if stream.error is not None:
-                raise stream.error
-            if stream.remote_closed:
-                return None
-            if self._parked is None:
-                self._parked = Parked()
-            self._parked.park()
-
-    def send(self, payload: bytes) -> None:
-        """Send one message, after waiting for room if need be."""
-        self._connection.wait_for_room(self.deadline)
-        self._connection.core.send(self._stream, payload)
-        self._connection.ask_flush()
-
-    def flush(self) -> bool:
-        """Wait until the kernel has all that was sent; False when the connection went first."""
-        self._connection.flush()
-        return self._connection.wait_until_sent(self._stream.id)
-
-    def close_send(self) -> None:
-        """Tell the client that no message follows; its own still arrive."""
-        self._connection.core.close_send(self._stream)
-        self._connection.ask_flush()
-
-    def withdraw(self, count: int) -> int:
-        """Take back those of the last `count` messages that are not on their way to the peer,
-        and will not be; returns how many these are."""
-        outbox = self._connection.core.outbox
-        if self._connection.closed:
-            # A part of a message is of no use to the peer, and the rest will never follow.
-            return min(count, outbox.count(self._stream.id))
-        return outbox.take_back(self._stream.id, count)
+        """Wake the handler if it waits for a message. Hub only."""
+        if self._user is not None:
+            self._user.wake()
 
     def _start_timer(self, seconds: float) -> None:
         self.deadline = monotonic() + seconds
@@ -203,11 +144,12 @@ class Call(Context):
         method = self._method
         handler = method.handler
         assert handler is not None
+        if not (method.client_streaming or method.server_streaming):
+            return handler(ctx, request)
+        self._user = ServerStream(self._stream, self._connection, self.deadline)
         if method.client_streaming:
-            return handler(ctx, ServerStream(self))
-        if method.server_streaming:
-            return handler(ctx, request, ServerStream(self))
-        return handler(ctx, request)
+            return handler(ctx, self._user)
+        return handler(ctx, request, self._user)
 
     def _succeed(self, reply: Any) -> None:
         if self.deadline is not None and monotonic() >= self.deadline:
@@ -217,12 +159,12 @@ class Call(Context):
             core.finish(self._stream)
         else:
             reply = self._method.serialize_reply(reply)
-            self._replied = not (self._stream.ended or self._connection.closed)
+            self._replied = not (self._stream.state is ENDED or self._connection.closed)
             core.reply(self._stream, reply)
 
-    def _see_off(self, undelivered: Callable[[], None]) -> None:
+    def _watch_reply(self, undelivered: Callable[[], None]) -> None:
         self._connection.ask_flush()
-        if not (self._replied and self.flush()):
+        if not (self._replied and self._connection.drain_stream(self._stream.id)):
             undelivered()
 
     def _fail(self, error: BaseException) -> None:
@@ -235,53 +177,3 @@ class Call(Context):
 
 def _wrap(interceptor: Interceptor, proceed: Proceed) -> Proceed:
     return lambda ctx, request: interceptor(ctx, request, proceed)
-
-
-class ServerStream:
-    """The streaming side of a call, as its handler sees it. Iterating receives to the end."""
-
-    __slots__ = ("_call", "_method")
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-        self._method = call._method
-
-    def recv(self) -> Any:
-        """The next message, or None when the client has sent all.
-
-        Raises ConnectionClosed, DeadlineExceeded or StreamFull when the call ended otherwise.
-        """
-        data = self._call.receive()
-        return None if data is None else self._method.parse_request(data)
-
-    def __iter__(self) -> Iterator[Any]:
-        while (message := self.recv()) is not None:
-            yield message
-
-    def send(self, message: Message) -> None:
-        """Send one message; waits while too much is unsent.
-
-        Raises StreamClosed when the call has ended, DeadlineExceeded when it ends meanwhile,
-        ResourceExhausted for more than 4 MiB.
-        """
-        self._call.send(self._method.serialize_reply(message))
-
-    def send_encoded(self, message: bytes) -> None:
-        """The same for a message that is in its wire form already."""
-        self._call.send(message)
-
-    def close_send(self) -> None:
-        """Tell the client that no message follows; what it sends can still be received.
-
-        Raises StreamClosed when the call has ended.
-        """
-        self._call.close_send()
-
-    def flush(self) -> bool:
-        """Wait until the kernel has all that was sent; False when the connection went first."""
-        return self._call.flush()
-
-    def withdraw(self, count: int) -> int:
-        """Take back those of the last `count` messages that are not on their way to the client,
-        and will not be; returns how many these are."""
-        return self._call.withdraw(count)

@@ -1,4 +1,4 @@
-"""The gevent client: any number of calls at once over one connection."""
+"""The gevent client: any number of concurrent calls over one connection."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 
-from kuasar_agent.ttrpc.address import dial
-from kuasar_agent.ttrpc.client_connection import ClientConnection
-from kuasar_agent.ttrpc.client_stream import ClientCall, ClientStream, ClientTransport
-from kuasar_agent.ttrpc.connection import Events
-from kuasar_agent.ttrpc.limits import Limits
-from kuasar_agent.ttrpc.metadata import Metadata, MetadataLike
-from kuasar_agent.ttrpc.service import Method, method_of, snake_case
-from kuasar_agent.ttrpc.status import InvalidArgument
+from .address import dial
+from .client_connection import ClientConnection
+from .client_core import ClientCore
+from .client_stream import ClientCall, ClientStream
+from .limits import Limits
+from .metadata import Metadata, MetadataLike
+from .service import Method, method_of, snake_case
+from .status import InvalidArgument
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import ServiceDescriptor
     from google.protobuf.message import Message
 
+__all__ = ["Client", "Stub", "connect"]
+
 MethodLike = MethodDescriptor | Method | str
 
 
 class CallInfo:
-    """What an interceptor of the client sees and may change."""
+    """The parameters of a call, which an interceptor may change."""
 
     __slots__ = ("metadata", "method", "timeout")
 
@@ -35,20 +37,23 @@ class CallInfo:
         self.method = method
         """`/service/Method`."""
         self.timeout = timeout
+        """Seconds, or None."""
         self.metadata = metadata
 
 
 Proceed = Callable[[CallInfo, Any], Any]
 ClientInterceptor = Callable[[CallInfo, Any, Proceed], Any]
-"""Called around a call with its info, the request (None where it is sent as a stream) and the rest
-of the way, which returns the reply or, for a streaming call, its ClientStream."""
+"""A function called around a call, with its info, the request and the next `Proceed`.
+
+The request is None if it is sent as a stream. `Proceed` returns the reply or, for a streaming call,
+its ClientStream.
+"""
 
 
 class Client:
-    """Calls on one connection; when it is lost, a new client is the caller's choice.
+    """A client of one connection, which any number of greenlets may use at once.
 
-    Every method may be used by any number of greenlets at once. `on_close` is called once, when
-    the connection is gone for whatever reason.
+    A lost connection is not made again: that needs a new client.
     """
 
     def __init__(
@@ -59,9 +64,14 @@ class Client:
         on_close: Callable[[], object] | None = None,
         limits: Limits | None = None,
     ) -> None:
+        """Use a connected socket, which the client owns from now on.
+
+        `interceptors` run around every call, the first outermost. `on_close` is called once, when
+        the connection is gone for any reason.
+        """
         self._interceptors = tuple(reversed(tuple(interceptors)))
         self._methods: dict[MethodDescriptor | str, Method] = {}
-        self._connection = _Connection(sock, ClientConnection(limits), on_close)
+        self._connection = ClientConnection(sock, ClientCore(limits), on_close)
 
     def call(
         self,
@@ -72,12 +82,19 @@ class Client:
         *,
         reply_type: type[Message] | None = None,
     ) -> Any:
-        """A unary call: the reply.
+        """Make a unary call and return the reply.
 
-        `method` is a descriptor or `/service/Method`, looked up among the imported protobuf
-        modules unless `reply_type` is given. Raises the status that the server answered with,
-        DeadlineExceeded when `timeout` seconds pass (the server is told, too), ConnectionClosed,
-        and ResourceExhausted for a request or reply over 4 MiB.
+        `method` is a descriptor, or `/service/Method`, which is looked up among the imported
+        protobuf modules unless `reply_type` is given. The server is told the timeout, in seconds.
+
+        Raises:
+            StatusError: The status with which the server answered.
+            DeadlineExceeded: The timeout has passed.
+            ConnectionClosed: The connection is gone.
+            ResourceExhausted: The request or the reply is larger than 4 MiB.
+            TypeError: The method is not unary, or takes a message of another type.
+            InvalidArgument: `method` is not found.
+        Blocks: the greenlet.
         """
         rpc = self._resolve(method, request, reply_type)
         if rpc.client_streaming or rpc.server_streaming:
@@ -97,9 +114,14 @@ class Client:
         timeout: float | None = None,
         metadata: MetadataLike = (),
     ) -> ClientStream:
-        """Start a streaming call; `request` is for the kind that takes a single one.
+        """Start a streaming call; `request` is for server-streaming methods only.
 
-        Raises what `call` does, as far as it is known before the server answers.
+        Raises:
+            ConnectionClosed: The connection is gone.
+            ResourceExhausted: The request is larger than 4 MiB.
+            TypeError: The method is unary, or takes a message of another type.
+            InvalidArgument: `method` is not found.
+        Blocks: the greenlet, while more than `Limits.outbox_wait` bytes are unsent.
         """
         rpc = self._resolve(method, request, None)
         if not (rpc.client_streaming or rpc.server_streaming):
@@ -117,16 +139,16 @@ class Client:
         return stream
 
     def stub(self, service: ServiceDescriptor, name: str | None = None) -> Stub:
-        """The service's rpcs as methods in snake_case; `name` replaces its full name."""
+        """Return the rpcs of a service as methods in snake_case; `name` replaces its full name."""
         return Stub(self, {rpc.name: method_of(rpc, name) for rpc in service.methods})
 
     def close(self) -> None:
-        """End the connection and every call in progress; harmless when done already."""
+        """Close the connection and end every call; do nothing if it is closed."""
         self._connection.close()
 
     @property
     def closed(self) -> bool:
-        """Whether the connection is gone."""
+        """True once the connection is gone."""
         return self._connection.closed
 
     @property
@@ -183,7 +205,10 @@ class Client:
 
 
 class Stub:
-    """One service on a client: `stub.close_io(request, timeout=..., metadata=...)`."""
+    """The rpcs of a service on a client: `stub.close_io(request, timeout=..., metadata=...)`.
+
+    `generate` writes typed classes with the same methods.
+    """
 
     def __init__(self, client: Client, methods: Mapping[str, Method]) -> None:
         for name, rpc in methods.items():
@@ -204,30 +229,16 @@ def connect(
     on_close: Callable[[], object] | None = None,
     limits: Limits | None = None,
 ) -> Client:
-    """A client for an address (see `address`), connected within `timeout` seconds."""
+    """Return a client of an address (see `address`), connected within `timeout` seconds.
+
+    Raises:
+        InvalidArgument: The address is wrong.
+        DeadlineExceeded: The timeout has passed.
+        OSError: The server cannot be reached.
+    Blocks: the greenlet.
+    """
     sock = dial(address, timeout)
     return Client(sock, interceptors=interceptors, on_close=on_close, limits=limits)
-
-
-class _Connection(ClientTransport):
-    """The client's end, which wakes the calls."""
-
-    def __init__(
-        self, sock: socket.socket, core: ClientConnection, on_close: Callable[[], object] | None
-    ) -> None:
-        self._on_close = on_close
-        super().__init__(sock, core)
-
-    def _handle(self, events: Events) -> None:
-        for _event, stream in events:
-            stream.owner.wake()
-
-    def _on_closed(self) -> None:
-        for stream in self.core.closed():
-            stream.owner.wake()
-        on_close, self._on_close = self._on_close, None
-        if on_close is not None:
-            on_close()
 
 
 def _wrap(interceptor: ClientInterceptor, proceed: Proceed) -> Proceed:

@@ -1,149 +1,33 @@
-"""The calling end of a connection; `connection` has the rules."""
+"""The client's connection to a server."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import socket
+from collections.abc import Callable
 
-from kuasar_agent.ttrpc import envelope
-from kuasar_agent.ttrpc.connection import Connection, Event, Events
-from kuasar_agent.ttrpc.frames import (
-    DATA,
-    NO_DATA,
-    REMOTE_CLOSED,
-    REMOTE_OPEN,
-    REQUEST,
-    RESPONSE,
-    encode,
-    oversize_text,
-)
-from kuasar_agent.ttrpc.limits import Limits
-from kuasar_agent.ttrpc.status import (
-    ConnectionClosed,
-    ProtocolError,
-    ResourceExhausted,
-    StatusError,
-    StreamFull,
-)
-from kuasar_agent.ttrpc.stream import MethodKind, Stream
-
-LAST_ID = 0xFFFFFFFF
+from .client_core import ClientCore
+from .core import Events
+from .transport import Transport
 
 
-class ClientConnection(Connection):
-    """Opens calls, and takes what the server says of them."""
+class ClientConnection(Transport):
+    """A transport that wakes the calls which wait for the server."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        super().__init__(limits or Limits())
-        self._next_id = 1
+    core: ClientCore
 
-    def open(
-        self,
-        method: MethodKind,
-        prefix: bytes,
-        payload: bytes = b"",
-        *,
-        timeout_nano: int = 0,
-        metadata: Iterable[tuple[str, str]] = (),
-    ) -> Stream:
-        """Start a call; the id is taken and the Request queued in one step, so ids go out in order.
+    def __init__(
+        self, sock: socket.socket, core: ClientCore, on_close: Callable[[], object] | None
+    ) -> None:
+        self._on_close = on_close
+        super().__init__(sock, core)
 
-        `prefix` is `envelope.request_prefix` of the method; a client-streaming call has no
-        payload. Raises ResourceExhausted, with nothing sent, when the request does not fit a
-        frame, and ConnectionClosed when no id is left.
-        """
-        if self._next_id > LAST_ID:
-            raise ConnectionClosed("ttrpc: stream ids are used up")
-        if method.client_streaming:
-            flags = REMOTE_OPEN | NO_DATA
-        elif method.server_streaming:
-            flags = REMOTE_CLOSED
-        else:
-            flags = 0
-        data = envelope.encode_request(prefix, payload, timeout_nano, metadata)
-        stream = Stream(self._next_id, method, b"")
-        self.outbox.append(encode(stream.id, REQUEST, flags, data))
-        self._next_id += 2
-        self.streams[stream.id] = stream
-        stream.local_closed = not method.client_streaming
-        return stream
+    def _handle(self, events: Events) -> None:
+        for _event, stream in events:
+            stream.owner.wake()
 
-    def send(self, stream: Stream, payload: bytes) -> None:
-        """Send one message.
-
-        Raises the call's error or StreamClosed when the call or our side of it has ended, and
-        ResourceExhausted for a message over 4 MiB.
-        """
-        self._send_data(stream, 0, payload)
-
-    def close_send(self, stream: Stream) -> None:
-        """Say that no more messages follow; once said, or once the call has ended, nothing."""
-        if not stream.local_closed:
-            self._send_data(stream, REMOTE_CLOSED | NO_DATA, b"")
-            stream.local_closed = True
-
-    def abandon(self, stream: Stream, error: StatusError) -> None:
-        """Nobody waits for this call any more. The protocol has no frame to say so."""
-        if not stream.ended:
-            self._end(stream, error)
-        self.forget(stream)
-
-    def receive_data(self, data: bytes | memoryview) -> Events:
-        """Take bytes from the server. Frames for unknown streams are ignored."""
-        events: Events = []
-        for stream_id, kind, flags, payload in self._frames.feed(data):
-            if kind not in (RESPONSE, DATA):
-                continue
-            stream = self.streams.get(stream_id)
-            if (kind == RESPONSE or flags & REMOTE_CLOSED) and self.outbox.size:
-                self._withhold(stream_id, stream)
-            if stream is None:
-                continue
-            if isinstance(payload, int):
-                self._end(stream, ResourceExhausted(oversize_text(payload)))
-                events.append((Event.ENDED, stream))
-            elif kind == RESPONSE:
-                self._receive_response(stream, payload, events)
-                events.append((Event.ENDED, stream))
-            else:
-                self._receive_message(stream, flags, payload, events)
-        return events
-
-    def _withhold(self, stream_id: int, stream: Stream | None) -> None:
-        """Go servers before 1.2.8 die of Data on a call that they have ended: drop what is queued.
-
-        An unknown stream may be one that was abandoned with Data still unsent.
-        """
-        if stream is None or stream.method.client_streaming:
-            self.outbox.drop(stream_id)
-
-    def _receive_response(self, stream: Stream, data: bytes, events: Events) -> None:
-        error: StatusError | None
-        try:
-            payload, error = envelope.decode_response(data)
-        except StatusError as failure:
-            payload, error = b"", failure
-        if error is None and stream.method.server_streaming:
-            # An OK Response ends a stream of messages, too; an empty one is not a message.
-            if payload:
-                self._deliver(stream, payload, events)
-            stream.remote_closed = True
-        else:
-            stream.payload = payload
-        self._end(stream, error)
-
-    def _receive_message(self, stream: Stream, flags: int, payload: bytes, events: Events) -> None:
-        if not stream.method.server_streaming:
-            text = "received data from non-streaming server: protocol error"
-            self._end(stream, ProtocolError(text))
-            events.append((Event.ENDED, stream))
-            return
-        if not flags & NO_DATA:
-            self._deliver(stream, payload, events)
-        if flags & REMOTE_CLOSED:
-            stream.remote_closed = True
-            self._end(stream)
-            events.append((Event.ENDED, stream))
-
-    def _overflow(self, stream: Stream) -> tuple[Event, Stream]:
-        self._end(stream, StreamFull())
-        return Event.ENDED, stream
+    def _on_closed(self) -> None:
+        for stream in self.core.closed():
+            stream.owner.wake()
+        on_close, self._on_close = self._on_close, None
+        if on_close is not None:
+            on_close()

@@ -1,46 +1,44 @@
-"""A call on the client: waiting for its reply or its messages."""
+"""A call on the client: it waits for its reply or its messages."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from gevent.hub import get_hub
 
-from kuasar_agent.ttrpc.metadata import Metadata, MetadataLike
-from kuasar_agent.ttrpc.status import (
+from .metadata import Metadata, MetadataLike
+from .status import (
     Cancelled,
     ConnectionClosed,
     DeadlineExceeded,
     StreamClosed,
 )
-from kuasar_agent.ttrpc.transport import LONGEST_TIMER, Parked, Transport
+from .stream import ENDED, OPEN
+from .transport import LONGEST_TIMER, Parked
+from .types import Received, Sent
 
 if TYPE_CHECKING:
     from gevent._types import _TimerWatcher
-    from google.protobuf.message import Message
 
-    from kuasar_agent.ttrpc.client_connection import ClientConnection
-    from kuasar_agent.ttrpc.service import Method
+    from .client_connection import ClientConnection
+    from .service import Method
+
+__all__ = ["ClientStream"]
 
 LARGEST_TIMEOUT = (1 << 63) - 1
-
-
-class ClientTransport(Transport):
-    """A transport whose core is a client's."""
-
-    core: ClientConnection
+"""Of the field `timeout_nano`."""
 
 
 class ClientCall(Parked):
-    """One call in progress; its greenlet parks here."""
+    """A call in progress, where its greenlet waits."""
 
-    __slots__ = ("_connection", "_deadline", "_timer", "rpc", "state")
+    __slots__ = ("_connection", "_deadline", "_timer", "rpc", "stream")
 
     def __init__(
         self,
-        connection: ClientTransport,
+        connection: ClientConnection,
         rpc: Method,
         payload: bytes,
         timeout: float | None,
@@ -63,61 +61,63 @@ class ClientCall(Parked):
             timeout_nano = self._start_timer(self._deadline - monotonic())
         pairs = tuple(metadata if isinstance(metadata, Metadata) else Metadata(metadata))
         try:
-            self.state = connection.core.open(
+            self.stream = connection.core.open(
                 rpc, rpc.prefix, payload, timeout_nano=timeout_nano, metadata=pairs
             )
         except BaseException:
             self._stop_timer()
             raise
-        self.state.owner = self
+        self.stream.owner = self
         connection.ask_flush()
 
     def reply(self) -> Any:
         """Wait for the single reply."""
-        state = self.state
+        stream = self.stream
         try:
-            while not state.ended:
+            while stream.state is not ENDED:
                 self.park()
         finally:
             self._stop_timer()
-            if not state.ended:
+            if stream.state is not ENDED:
                 self.abandon()
-        if state.error is not None:
-            raise state.error
-        return self.rpc.parse_reply(state.payload)
+        if stream.error is not None:
+            raise stream.error
+        return self.rpc.parse_reply(stream.payload)
 
     def receive(self) -> bytes | None:
         """Wait for the next message; None at the end."""
-        state = self.state
+        stream = self.stream
         while True:
-            message = self._connection.core.take(state)
+            message = self._connection.core.take(stream)
             if message is not None:
                 self._connection.resume_reading()
                 return message
-            if state.ended:
+            if stream.state is ENDED:
                 self._stop_timer()
-                if state.error is not None:
-                    raise state.error
+                if stream.error is not None:
+                    raise stream.error
                 return None
             self.park()
 
     def send(self, payload: bytes) -> None:
-        """Send one message, after waiting for room if need be."""
+        """Send one message, after waiting for room if necessary."""
+        if self.stream.state is not OPEN and self.stream.error is None:
+            raise StreamClosed
         self._connection.wait_for_room(self._deadline)
-        if self.state.error is not None:
-            raise self.state.error
-        self._connection.core.send(self.state, payload)
+        if self.stream.error is not None:
+            raise self.stream.error
+        self._connection.core.send(self.stream, payload)
         self._connection.ask_flush()
 
     def close_send(self) -> None:
-        """Say that no more messages follow."""
-        self._connection.core.close_send(self.state)
+        """Tell the server that no more messages follow."""
+        self._connection.core.close_send(self.stream)
         self._connection.ask_flush()
 
     def abandon(self) -> None:
-        """Nobody waits any more."""
+        """End the call, for which no caller waits any more, and drop its messages."""
         self._stop_timer()
-        self._connection.core.abandon(self.state, Cancelled("context canceled"))
+        self._connection.core.abandon(self.stream, Cancelled("context canceled"))
         self._connection.resume_reading()
 
     def _start_timer(self, seconds: float) -> int:
@@ -128,7 +128,7 @@ class ClientCall(Parked):
 
     def _on_deadline(self) -> None:
         error = DeadlineExceeded("context deadline exceeded")
-        self._connection.core.abandon(self.state, error)
+        self._connection.core.abandon(self.stream, error)
         self._connection.resume_reading()
         self.wake()
 
@@ -139,11 +139,11 @@ class ClientCall(Parked):
             self._timer = None
 
 
-class ClientStream:
-    """The streaming side of a call. Iterating receives to the end.
+class ClientStream(Generic[Sent, Received]):
+    """The stream of a caller. Iterating over it receives up to the end of the messages.
 
-    Dropping the last reference, or leaving it as a context manager, abandons a call that has not
-    ended: nothing more is received, but the protocol cannot tell the server.
+    A call that has not ended is abandoned when the last reference is dropped or when its `with`
+    block is left: nothing more is received, but the protocol has no frame to tell the server.
     """
 
     __slots__ = ("_call",)
@@ -151,46 +151,58 @@ class ClientStream:
     def __init__(self, call: ClientCall) -> None:
         self._call = call
 
-    def send(self, message: Message) -> None:
-        """Send one message; waits while too much is unsent.
+    def send(self, message: Sent) -> None:
+        """Send one message.
 
-        Raises StreamClosed after `close_send` or the end of the call, the call's error if it
-        failed, ResourceExhausted for more than 4 MiB.
+        Raises:
+            StreamClosed: `close_send` was called, or the call has ended.
+            StatusError: The call has failed with this status.
+            ResourceExhausted: The message is larger than 4 MiB.
+            TypeError: The method takes messages of another type.
+        Blocks: the greenlet, while more than `Limits.outbox_wait` bytes are unsent.
         """
-        if not isinstance(message, self._call.rpc.request_type):
-            raise TypeError(f"{self._call.rpc.full_name} takes another message")
-        if self._call.state.local_closed and self._call.state.error is None:
-            raise StreamClosed
+        rpc = self._call.rpc
+        if not isinstance(message, rpc.request_type):
+            raise TypeError(f"{rpc.full_name} takes {rpc.request_type.__name__}")
         self._call.send(message.SerializeToString())
 
     def close_send(self) -> None:
-        """Say that no more messages follow; once is enough."""
+        """Tell the server that no more messages follow; do nothing if it knows."""
         self._call.close_send()
 
-    def recv(self) -> Any:
-        """The next message, or None when the server has sent all.
+    def recv(self) -> Received | None:
+        """Return the next message, or None at the end of the messages.
 
-        Raises the status that the call ended with once the messages before it were taken.
+        Raises:
+            StatusError: The status with which the call failed, after the messages before it.
+        Blocks: the greenlet.
         """
         if not self._call.rpc.server_streaming:
-            return self._call.reply()
+            reply: Received = self._call.reply()
+            return reply
         data = self._call.receive()
         return None if data is None else self._call.rpc.parse_reply(data)
 
-    def close_and_recv(self) -> Any:
-        """`close_send`, then the single reply of a client-streaming call."""
-        self.close_send()
-        return self.recv()
+    def close_and_recv(self) -> Received:
+        """Call `close_send`, then return the single reply of a client-streaming call.
 
-    def __iter__(self) -> Iterator[Any]:
+        Raises:
+            StatusError: The status with which the call failed.
+        Blocks: the greenlet.
+        """
+        self.close_send()
+        reply: Received = self._call.reply()
+        return reply
+
+    def __iter__(self) -> Iterator[Received]:
         while (message := self.recv()) is not None:
             yield message
 
     def close(self) -> None:
-        """Abandon the call unless it has ended, and what it received."""
+        """Abandon the call unless it has ended, and drop the messages received."""
         self._call.abandon()
 
-    def __enter__(self) -> ClientStream:
+    def __enter__(self) -> ClientStream[Sent, Received]:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,7 @@
-"""The envelopes of unary traffic: what a Request's and a Response's payload holds.
+"""The protobuf messages inside Request and Response frames.
 
-Requests and replies are written by hand, field by field in number order, because a fixed prefix
-and one copy of the payload are all there is to them; everything read goes through protobuf.
+Requests and replies are encoded here, field by field in number order: a prefix that is the same for
+every call of a method, and one copy of the payload. Everything received is decoded by protobuf.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
 
-from kuasar_agent.ttrpc import envelope_pb2
-from kuasar_agent.ttrpc.frames import MAX_PAYLOAD
-from kuasar_agent.ttrpc.status import Code, Internal, InvalidArgument, StatusError
+from .envelope_pb2 import KeyValue, Request, Response, Status
+from .frames import MAX_PAYLOAD
+from .status import Code, Internal, InvalidArgument, StatusError
 
 if TYPE_CHECKING:
     from google.protobuf.any_pb2 import Any as AnyMessage
 
 LONGEST_TEXT = 64 << 10
-"""What is kept of a status message that does not fit a frame, in characters."""
+"""Characters kept of a status message that does not fit a frame."""
 
-_request_from = envelope_pb2.Request.FromString
-_response_from = envelope_pb2.Response.FromString
+_request_from = Request.FromString
+_response_from = Response.FromString
 
 # Tags: field number << 3 | wire type (2 length-delimited, 0 varint).
 _REPLY_PAYLOAD = b"\x12"
@@ -31,7 +31,7 @@ _TIMEOUT = b"\x20"
 
 
 def varint(value: int) -> bytes:
-    """A non-negative integer in protobuf's base-128 form."""
+    """Return a non-negative integer as a protobuf varint (base 128, low bits first)."""
     if value < 0x80:
         return value.to_bytes(1, "little")
     out = bytearray()
@@ -43,27 +43,31 @@ def varint(value: int) -> bytes:
 
 
 def request_prefix(service: str, method: str) -> bytes:
-    """The fields that every request of a method begins with."""
-    return envelope_pb2.Request(service=service, method=method).SerializeToString()
+    """Return the encoded fields with which every request of a method begins."""
+    return Request(service=service, method=method).SerializeToString()
 
 
 def encode_request(
     prefix: bytes, payload: bytes, timeout_nano: int, metadata: Iterable[tuple[str, str]]
 ) -> bytes:
-    """A Request; empty fields are left out, as protobuf does."""
+    """Return a Request; empty fields are left out, as protobuf does."""
     parts = [prefix]
     if payload:
         parts += (_PAYLOAD, varint(len(payload)), payload)
     if timeout_nano:
         parts += (_TIMEOUT, varint(timeout_nano))
     if metadata:
-        pairs = [envelope_pb2.KeyValue(key=key, value=value) for key, value in metadata]
-        parts.append(envelope_pb2.Request(metadata=pairs).SerializeToString())
+        pairs = [KeyValue(key=key, value=value) for key, value in metadata]
+        parts.append(Request(metadata=pairs).SerializeToString())
     return b"".join(parts)
 
 
-def decode_request(data: bytes) -> envelope_pb2.Request:
-    """Raises InvalidArgument with Go's words."""
+def decode_request(data: bytes) -> Request:
+    """Return the Request in `data`.
+
+    Raises:
+        InvalidArgument: `data` does not parse; the text begins as that of Go's server.
+    """
     try:
         return _request_from(data)
     except DecodeError as error:
@@ -71,32 +75,48 @@ def decode_request(data: bytes) -> envelope_pb2.Request:
 
 
 def encode_reply(payload: bytes) -> bytes:
-    """A Response with OK, which is no status at all."""
+    """Return a Response of a call that succeeded, which has no status field."""
     if not payload:
         return b""
     return _REPLY_PAYLOAD + varint(len(payload)) + payload
 
 
 def encode_status(code: int, message: str, details: Sequence[AnyMessage] = ()) -> bytes:
-    """A Response with an error. Always fits a frame: details go first, then the text's end."""
-    # A reply with code 0 would be taken for success.
+    """Return a Response with an error.
+
+    If it does not fit a frame, the details are dropped and the text is cut.
+    """
+    # The client would take code 0 for success.
     code = int(code) or Code.UNKNOWN.value
     text = message.encode("utf-8", "backslashreplace").decode()
-    status = envelope_pb2.Status(code=code, message=text, details=details)
-    data = envelope_pb2.Response(status=status).SerializeToString()
+    encoded = [detail.SerializeToString() for detail in details]
+    status = Status(code=code, message=text, details=encoded)
+    data = Response(status=status).SerializeToString()
     if len(data) > MAX_PAYLOAD:
         return encode_status(code, text[:LONGEST_TEXT])
     return data
 
 
 def decode_response(data: bytes) -> tuple[bytes, StatusError | None]:
-    """The reply's payload, or the error. Raises Internal when it is no Response."""
+    """Return the payload of a reply and None, or b"" and the error.
+
+    Raises:
+        Internal: `data` does not parse as a Response.
+    """
     try:
         response = _response_from(data)
     except DecodeError as error:
         raise Internal(f"unmarshal response error: {error}") from None
-    # Rust sends an empty status with every reply: absent and code 0 are alike.
+    # Rust servers send an empty status with every reply: code 0 means the same as no status.
     if response.HasField("status") and response.status.code:
         status = response.status
-        return b"", StatusError.from_code(status.code, status.message, list(status.details))
+        return b"", StatusError.from_code(status.code, status.message, _details_of(status))
     return response.payload, None
+
+
+def _details_of(status: Status) -> list[AnyMessage]:
+    if not status.details:
+        return []
+    from google.protobuf.any_pb2 import Any
+
+    return [Any.FromString(detail) for detail in status.details]

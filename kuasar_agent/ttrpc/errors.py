@@ -1,11 +1,11 @@
-"""The status of an exception that carries none, as Go's server would choose it."""
+"""Statuses for exceptions that are no StatusError, chosen as Go's server does (server.go)."""
 
 from __future__ import annotations
 
 from gevent.timeout import Timeout
 from greenlet import GreenletExit
 
-from kuasar_agent.ttrpc.status import (
+from .status import (
     AlreadyExists,
     Cancelled,
     DeadlineExceeded,
@@ -26,7 +26,7 @@ _BY_TYPE: tuple[tuple[type[BaseException], type[StatusError]], ...] = (
 
 
 def status_of(error: BaseException) -> StatusError:
-    """The error to send for whatever a handler raised; anything unforeseen is Unknown."""
+    """Return the status for an exception of a handler; Unknown for an exception not listed."""
     if isinstance(error, StatusError):
         return error
     if isinstance(error, GreenletExit):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from struct import Struct
 
-from kuasar_agent.ttrpc.status import ResourceExhausted
+from .status import ResourceExhausted
 
 HEADER = Struct(">IIBB")
 HEADER_SIZE = 10
@@ -26,24 +26,28 @@ DATA = 3
 REMOTE_CLOSED = 0x1
 """The sender of this frame sends nothing more on the stream."""
 REMOTE_OPEN = 0x2
-"""On a Request: Data of the sender's will follow."""
+"""On a Request: Data frames of the client will follow."""
 NO_DATA = 0x4
-"""The frame carries no message, as against an empty one."""
+"""The frame carries no message, as distinct from an empty message."""
 
 Frame = tuple[int, int, int, bytes | int]
-"""Stream id, type, flags, payload; for a payload beyond the limit its announced length instead."""
+"""Stream id, type, flags and payload; an oversize payload is given as its announced length."""
 
 _pack = HEADER.pack
 _unpack_from = HEADER.unpack_from
 
 
 def oversize_text(length: int) -> str:
-    """Go's words for a payload beyond the limit; clients compare them."""
+    """Return Go's text for a payload over the limit; clients compare it."""
     return f"message length {length} exceed maximum message size of {MAX_PAYLOAD}"
 
 
 def encode(stream_id: int, kind: int, flags: int, payload: bytes) -> bytes:
-    """One whole frame. Raises ResourceExhausted when the payload is over the limit."""
+    """Return a whole frame.
+
+    Raises:
+        ResourceExhausted: The payload is over the limit.
+    """
     length = len(payload)
     if length > MAX_PAYLOAD:
         raise ResourceExhausted(oversize_text(length))
@@ -51,7 +55,7 @@ def encode(stream_id: int, kind: int, flags: int, payload: bytes) -> bytes:
 
 
 class FrameReader:
-    """Cuts a byte stream into frames; a payload over the limit is skipped, never kept."""
+    """A parser that cuts a byte stream into frames; it skips oversize payloads unread."""
 
     __slots__ = ("_partial", "_skip", "_skipped")
 
@@ -60,8 +64,13 @@ class FrameReader:
         self._skip = 0
         self._skipped: Frame = (0, 0, 0, 0)
 
+    @property
+    def partial_size(self) -> int:
+        """Bytes kept of a frame that has not arrived completely."""
+        return len(self._partial)
+
     def feed(self, data: bytes | memoryview) -> list[Frame]:
-        """The frames that `data` completes; `data` may be reused by the caller afterwards."""
+        """Return the frames that `data` completes; the caller may reuse `data` afterwards."""
         frames: list[Frame] = []
         view = memoryview(data)
         size = len(view)
@@ -88,9 +97,9 @@ class FrameReader:
         return frames
 
     def _complete(self, view: memoryview, frames: list[Frame]) -> int:
-        """Add to the frame begun earlier what it lacks, and no more; how much of `view` that is.
+        """Complete the partial frame with the start of `view`; return the position behind it.
 
-        What follows is cut from `view` itself, without another copy.
+        Only the missing bytes are copied; later frames are cut from `view` itself.
         """
         partial = self._partial
         taken = max(0, HEADER_SIZE - len(partial))
@@ -112,7 +121,7 @@ class FrameReader:
         return end
 
     def _discard(self, view: memoryview, start: int, frames: list[Frame]) -> int:
-        """Pass over a payload that is too long, from `start`; where it ends in `view`."""
+        """Skip an oversize payload from `start`; return the position behind it in `view`."""
         end = min(start + self._skip, len(view))
         self._skip -= end - start
         if not self._skip:

@@ -1,22 +1,24 @@
-"""What one connection may hold; PROTOCOL.md says what happens at each limit."""
+"""Bounds of one connection; PROTOCOL.md says what happens at each limit."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+__all__ = ["Limits"]
+
 
 class Limits(NamedTuple):
-    """Sizes in bytes, times in seconds."""
+    """Bounds of a connection: sizes in bytes, times in seconds."""
 
     streams: int = 2048
-    """Calls in progress on one connection; the next one is answered with 8."""
+    """Calls in progress; the next one is answered with ResourceExhausted."""
     stream_inbox: int = 1 << 20
-    """Received messages that one stream keeps before reading from the socket pauses."""
+    """Received messages of one stream; beyond it, reading from the socket pauses."""
     connection_inbox: int = 8 << 20
-    """The same for all streams of a connection together."""
+    """Received messages of all streams together; beyond it, reading from the socket pauses."""
     outbox_wait: int = 1 << 20
-    """Frames waiting for the socket above which whoever sends a message waits."""
+    """Unsent frames; beyond it, greenlets that send a message wait."""
     outbox_drop: int = 32 << 20
-    """Frames waiting for the socket above which the peer is given up and disconnected."""
+    """Unsent frames; beyond it, the connection is closed because its peer does not read."""
     stall: float = 0.5
-    """How long reading pauses for a stream that takes nothing before that stream fails."""
+    """A pause of reading; a stream from which no message is taken for so long fails."""

@@ -1,4 +1,4 @@
-"""A listening socket on gevent's loop that survives running out of file descriptors."""
+"""An accept loop in the hub, without a greenlet, that survives running out of descriptors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gevent.hub import get_hub
 
@@ -17,14 +17,11 @@ logger = logging.getLogger(__name__)
 
 READ = 1
 ACCEPTS_AT_ONCE = 32
-"""Before the loop's other watchers have a turn."""
-FIRST_PAUSE = 0.01
-LONGEST_PAUSE = 1.0
-"""Seconds without accepting after an error; doubles from the first to the longest."""
+"""Connections accepted before the loop runs its other watchers."""
 
 
 class AnySocket(Protocol):
-    """What a standard and a gevent socket have in common, as far as it is used here."""
+    """The common part of standard and gevent sockets that is used here."""
 
     def fileno(self) -> int: ...
 
@@ -32,18 +29,31 @@ class AnySocket(Protocol):
 
 
 class Listener:
-    """Hands each accepted socket to `accepted`, called in the hub."""
+    """A listening socket, which it owns; it hands over each accepted connection.
 
-    def __init__(self, sock: AnySocket, accepted: Callable[[socket.socket], None]) -> None:
+    An error of accept(2), such as EMFILE, is logged and accepting pauses, because the connection
+    stays in the backlog and the socket readable: without a pause the loop would spin.
+    """
+
+    min_delay = 0.01
+    """Seconds without accepting after a first error, as in gevent.baseserver."""
+    max_delay = 1.0
+    """The delay doubles with each error in a row, up to this."""
+
+    def __init__(self, sock: AnySocket, accepted: Callable[[socket.socket, Any], None]) -> None:
+        """Accept from now on. `accepted` gets the socket and its address, in the hub.
+
+        It must neither wait nor raise.
+        """
         self._given = sock
-        # A gevent socket's accept would wait; a second descriptor of our own does not.
+        # The accept of a gevent socket would wait; that of a standard socket does not.
         self._socket = socket.socket(fileno=os.dup(sock.fileno()))
         self._socket.setblocking(False)
         self._accepted = accepted
         self._loop = get_hub().loop
         self._watcher = self._loop.io(self._socket.fileno(), READ)
         self._watcher.start(self._on_readable)
-        self._pause = FIRST_PAUSE
+        self._delay = self.min_delay
         self._timer: _TimerWatcher | None = None
 
     def close(self) -> None:
@@ -57,23 +67,23 @@ class Listener:
     def _on_readable(self) -> None:
         for _ in range(ACCEPTS_AT_ONCE):
             try:
-                sock, _address = self._socket.accept()
+                sock, address = self._socket.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
                 self._back_off(error)
                 return
-            self._pause = FIRST_PAUSE
-            self._accepted(sock)
+            self._delay = self.min_delay
+            self._accepted(sock, address)
             if self._socket.fileno() < 0:
                 return
 
     def _back_off(self, error: OSError) -> None:
-        logger.warning("cannot accept, trying again in %.2f s: %s", self._pause, error)
+        logger.warning("cannot accept, trying again in %.2f s: %s", self._delay, error)
         self._watcher.stop()
-        self._timer = self._loop.timer(self._pause)
+        self._timer = self._loop.timer(self._delay)
         self._timer.start(self._resume)
-        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        self._delay = min(self._delay * 2, self.max_delay)
 
     def _resume(self) -> None:
         self._stop_timer()

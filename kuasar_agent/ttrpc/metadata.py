@@ -1,15 +1,17 @@
-"""Metadata: repeated key-value pairs sent along with a request."""
+"""Metadata: key-value pairs that a request carries; a key may have several values."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+__all__ = ["Metadata"]
+
 MetadataLike = Mapping[str, str | Iterable[str]] | Iterable[tuple[str, str]]
-"""What a caller may hand in: a mapping to one or several values, or pairs."""
+"""A mapping of keys to one value or several, or an iterable of pairs."""
 
 
 class Metadata:
-    """Keys compare without regard to case; values of one key keep their order."""
+    """Pairs in the order sent; keys are compared without regard to case."""
 
     __slots__ = ("_pairs",)
 
@@ -24,11 +26,11 @@ class Metadata:
                 self.add(key, each)
 
     def add(self, key: str, value: str) -> None:
-        """Append a value to a key. Keys are lower-cased, as Go's MD does."""
+        """Append a value. The key is lower-cased, as Go's metadata.MD does."""
         self._pairs.append((key.lower(), value))
 
     def get(self, key: str, default: str | None = None) -> str | None:
-        """The key's first value."""
+        """Return the first value of a key."""
         key = key.lower()
         for name, value in self._pairs:
             if name == key:
@@ -36,7 +38,7 @@ class Metadata:
         return default
 
     def get_all(self, key: str) -> list[str]:
-        """Every value of the key, in the order sent."""
+        """Return every value of a key, in the order sent."""
         key = key.lower()
         return [value for name, value in self._pairs if name == key]
 

@@ -1,4 +1,4 @@
-"""The gevent server: accepts connections and runs handlers, each in a greenlet of its own."""
+"""The gevent server: accepts connections and runs each handler in a greenlet."""
 
 from __future__ import annotations
 
@@ -9,41 +9,36 @@ from typing import TYPE_CHECKING
 
 from gevent.event import Event as Flag
 
-from kuasar_agent.ttrpc.call import Call, Interceptor, ToStatus
-from kuasar_agent.ttrpc.connection import Event, Events
-from kuasar_agent.ttrpc.limits import Limits
-from kuasar_agent.ttrpc.listener import AnySocket, Listener
-from kuasar_agent.ttrpc.peer import Peer, Policy, peer_of
-from kuasar_agent.ttrpc.server_connection import ServerConnection
-from kuasar_agent.ttrpc.service import Method, methods_of
-from kuasar_agent.ttrpc.status import ConnectionClosed, ResourceExhausted
-from kuasar_agent.ttrpc.transport import Transport
-from kuasar_agent.ttrpc.workers import Job, Workers
+from .call import Call, Interceptor, ToStatus
+from .core import Event, Events
+from .limits import Limits
+from .listener import AnySocket, Listener
+from .peer import Peer, Policy, peer_of
+from .server_core import ServerCore
+from .service import Method, methods_of
+from .status import ConnectionClosed, ResourceExhausted
+from .transport import Transport
+from .workers import Job, Workers
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor import ServiceDescriptor
 
-    from kuasar_agent.ttrpc.stream import Stream
+    from .stream import Stream
+
+__all__ = ["Server", "ServerClosed"]
 
 logger = logging.getLogger(__name__)
 
 
 class ServerClosed(ConnectionClosed):
-    """`serve` ended because the server was shut down or closed."""
+    """The end of `Server.serve`: the server was shut down or closed."""
 
     def __init__(self) -> None:
         super().__init__("ttrpc: server closed")
 
 
 class Server:
-    """Serves registered services on any number of listening sockets.
-
-    `interceptors` run around every call, the first outermost; `intercept` replaces them.
-    `strict_ids=False` admits clients whose request ids are out of order. `max_concurrent` bounds
-    the handlers in progress for all connections together, those included that outlive their
-    caller. `authorize` is asked before anything is read from a new connection. `to_status` makes a
-    status of an exception that a handler raised, or returns None for one that it does not know.
-    """
+    """A server of registered services on any number of listening sockets."""
 
     def __init__(
         self,
@@ -56,11 +51,20 @@ class Server:
         to_status: ToStatus | None = None,
         limits: Limits | None = None,
     ) -> None:
+        """Make a server that does not listen yet.
+
+        `interceptors` run around every call, the first outermost; `intercept` replaces them.
+        `strict_ids=False` accepts the ids of requests out of order, as some Rust clients send them.
+        `max_concurrent` bounds the handlers that run for all connections together, including those
+        whose client has gone. `authorize` is asked before anything is read from a new connection.
+        `to_status` converts an exception of a handler to a status, or returns None if it does not
+        know it.
+        """
         self.intercept(interceptors)
         self.workers = Workers()
         self.to_status = to_status
         self.running = 0
-        """Handlers in progress."""
+        """Handlers that run."""
         self._strict_ids = strict_ids
         self._max_concurrent = max_concurrent
         self._max_connections = max_connections
@@ -68,43 +72,71 @@ class Server:
         self._limits = limits or Limits()
         self._services: dict[str, Mapping[str, Method]] = {}
         self._listeners: set[Listener] = set()
-        self._connections: set[_Connection] = set()
+        self._connections: set[ServerConnection] = set()
         self._received = self._sent = 0
         self._stopping = False
         self._closed = Flag()
         self._quiet = Flag()
 
     def intercept(self, interceptors: Iterable[Interceptor]) -> None:
-        """Run these around every call that begins from now on, the first outermost."""
-        # Each call wraps its handler from the inside out.
+        """Run `interceptors` around every call that begins from now on, the first outermost."""
+        # Call wraps its handler from the inside out.
         self.interceptors = tuple(reversed(tuple(interceptors)))
 
     def register(
-        self, descriptor: ServiceDescriptor, handler: object, name: str | None = None
+        self,
+        descriptor: ServiceDescriptor,
+        handler: object,
+        name: str | None = None,
+        *,
+        partial: bool = False,
     ) -> None:
-        """Serve a service by `handler`'s methods, named as the rpcs are but in snake_case.
+        """Serve a service with the methods of `handler`, named as the rpcs but in snake_case.
 
-        `name` replaces the service's full name. An rpc that the handler lacks is Unimplemented.
+        `name` replaces the service's full name. With `partial`, calls of rpcs that the handler
+        lacks are answered with Unimplemented.
+
+        Raises:
+            TypeError: The handler lacks methods, and `partial` is false.
         """
-        self._services[name or descriptor.full_name] = methods_of(descriptor, handler, name)
+        methods = methods_of(descriptor, handler, name)
+        missing = [rpc for rpc, method in methods.items() if method.handler is None]
+        if missing and not partial:
+            raise TypeError(
+                f"{type(handler).__name__} has no method for {', '.join(missing)}"
+                f" of {descriptor.full_name}"
+            )
+        self._services[name or descriptor.full_name] = methods
 
     def start(self, listener: AnySocket) -> None:
-        """Accept connections from now on; the server owns the socket. Raises ServerClosed."""
+        """Accept connections on a listening socket, which the server owns from now on.
+
+        Raises:
+            ServerClosed: The server was shut down or closed.
+        """
         if self._stopping:
             raise ServerClosed
         self._listeners.add(Listener(listener, self._accept))
 
     def serve(self, listener: AnySocket) -> None:
-        """The same, blocking until the server is closed. Always ends with ServerClosed."""
+        """Accept connections on a listening socket until the server is closed.
+
+        Raises:
+            ServerClosed: Always, at the end.
+        Blocks: the greenlet.
+        """
         self.start(listener)
         self._closed.wait()
         raise ServerClosed
 
     def shutdown(self, timeout: float | None = None) -> bool:
-        """Accept nothing more, let the calls in progress end, then close.
+        """Stop accepting, let the calls in progress end, then close.
 
-        Idle connections are closed at once, the others when their last reply is sent; new calls
-        on them are refused with 14. True when all ended within `timeout` seconds.
+        Idle connections are closed at once, the others when their last reply is sent; new calls on
+        them are answered with Unavailable. Returns whether every call ended within `timeout`
+        seconds.
+
+        Blocks: the greenlet.
         """
         self._stop()
         for connection in list(self._connections):
@@ -125,27 +157,40 @@ class Server:
         """Open connections."""
         return len(self._connections)
 
+    @property
+    def calls(self) -> int:
+        """Calls that have not ended on the wire, of all open connections."""
+        return sum(len(connection.core.streams) for connection in self._connections)
+
+    def traffic(self) -> tuple[int, int]:
+        """Return the bytes received and sent, including those of closed connections."""
+        live = self._connections
+        received = self._received + sum(connection.received for connection in live)
+        return received, self._sent + sum(connection.sent for connection in live)
+
+    def buffered(self) -> tuple[int, int]:
+        """Return the bytes received that handlers have not taken, and those not sent yet.
+
+        Each received message counts 64 bytes more than its size.
+        """
+        cores = [connection.core for connection in self._connections]
+        return sum(core.inbox_size for core in cores), sum(core.outbox.size for core in cores)
+
     def admit(self) -> bool:
-        """Count one more handler, if there is room."""
+        """Count one more handler, if there is room. For connections."""
         if self.running >= self._max_concurrent:
             return False
         self.running += 1
         return True
 
     def release(self) -> None:
-        """A handler has ended."""
+        """Count one handler less. For connections."""
         self.running -= 1
         if self._stopping and self._is_quiet():
             self._quiet.set()
 
-    def traffic(self) -> tuple[int, int]:
-        """Bytes received and sent, over all connections that there were."""
-        live = self._connections
-        received = self._received + sum(connection.received for connection in live)
-        return received, self._sent + sum(connection.sent for connection in live)
-
-    def forget(self, connection: _Connection) -> None:
-        """A connection is closed."""
+    def forget(self, connection: ServerConnection) -> None:
+        """Forget a connection that is closed. For connections."""
         if connection in self._connections:
             self._connections.discard(connection)
             self._received += connection.received
@@ -162,36 +207,34 @@ class Server:
             listener.close()
         self._listeners.clear()
 
-    def _accept(self, sock: socket.socket) -> None:
+    def _accept(self, sock: socket.socket, _address: object) -> None:
         if len(self._connections) >= self._max_connections:
-            logger.warning("%d connections already: refusing one", len(self._connections))
+            logger.warning("refused a connection: %d are open", len(self._connections))
             sock.close()
             return
         try:
             peer = peer_of(sock)
             if self._authorize is not None and not self._authorize(sock, peer):
-                logger.warning("ttrpc: invalid credentials: refusing %s", peer)
+                logger.warning("ttrpc: invalid credentials: refused %s", peer)
                 sock.close()
                 return
         except BaseException as error:
-            # One connection's trouble must not end the accept loop.
-            logger.exception("cannot tell who connected: refusing")
+            # An error of one connection must not end the accept loop.
+            logger.exception("refused a connection: cannot authorize its peer")
             sock.close()
             if isinstance(error, KeyboardInterrupt):
                 raise
             return
-        core = ServerConnection(self._services, strict_ids=self._strict_ids, limits=self._limits)
-        self._connections.add(_Connection(sock, core, self, peer))
+        core = ServerCore(self._services, strict_ids=self._strict_ids, limits=self._limits)
+        self._connections.add(ServerConnection(sock, core, self, peer))
 
 
-class _Connection(Transport):
-    """One client of the server."""
+class ServerConnection(Transport):
+    """One client: a transport that runs a handler for each call."""
 
-    core: ServerConnection
+    core: ServerCore
 
-    def __init__(
-        self, sock: socket.socket, core: ServerConnection, server: Server, peer: Peer
-    ) -> None:
+    def __init__(self, sock: socket.socket, core: ServerCore, server: Server, peer: Peer) -> None:
         self.peer = peer
         self._server = server
         super().__init__(sock, core)
@@ -205,13 +248,13 @@ class _Connection(Transport):
         return self._server.to_status
 
     def drain(self) -> None:
-        """Refuse new calls; close when none is left and everything is sent."""
+        """Refuse new calls; close once no call is left and everything is sent."""
         self.core.draining = True
         self.close_when_idle = True
         self.ask_flush()
 
     def call_ended(self, stream: Stream) -> None:
-        """A handler has ended and its result is queued."""
+        """Release a call whose handler has ended, and send its result, which is queued."""
         self.core.done(stream)
         self.resume_reading()
         self._server.release()
@@ -227,7 +270,7 @@ class _Connection(Transport):
                     self.core.fail(stream, ResourceExhausted("ttrpc: too many calls in progress"))
                     self.core.done(stream)
             elif stream.owner is None:
-                # Refused a moment ago; the rest of what it sent came in the same read.
+                # Refused above; the same read brought more frames of the stream.
                 continue
             elif event is Event.FAILED:
                 stream.owner.cancel()

@@ -1,4 +1,4 @@
-"""Services from protobuf descriptors: nothing is generated but the messages."""
+"""Services from protobuf descriptors; only the messages are generated code."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from kuasar_agent.ttrpc.envelope import request_prefix
-from kuasar_agent.ttrpc.status import Internal, ProtocolError, Unknown
+from .envelope import request_prefix
+from .status import Internal, ProtocolError, Unknown
 
 Handler = Callable[..., Any]
 
@@ -19,12 +19,12 @@ _WORD = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 def snake_case(name: str) -> str:
-    """CloseIO -> close_io, ExecVMProcess -> exec_vm_process."""
+    """Return an rpc's name as a method's: CloseIO is close_io, ExecVMProcess exec_vm_process."""
     return _WORD.sub("_", name).lower()
 
 
 class Method:
-    """One rpc: its kind, its message types and, on a server, its handler."""
+    """An rpc: its kind, its message types and, on a server, its handler."""
 
     __slots__ = (
         "cancellable",
@@ -57,22 +57,37 @@ class Method:
         self.handler = handler
         self.cancellable = getattr(handler, "__ttrpc_cancellable__", False)
 
-    def parse_request(self, data: bytes) -> Message:
-        """Raises Internal with Go's words."""
+    def parse_request(self, data: bytes) -> Any:
+        """Return the request in `data`.
+
+        Raises:
+            Internal: `data` does not parse; the text begins as that of Go's server.
+        """
         try:
             return self.request_type.FromString(data)
         except DecodeError as error:
             raise Internal(f"ttrpc: error unmarshalling payload: {error}") from None
 
-    def parse_reply(self, data: bytes) -> Message:
-        """Raises ProtocolError."""
+    def parse_reply(self, data: bytes) -> Any:
+        """Return the reply in `data`.
+
+        Raises:
+            ProtocolError: `data` does not parse.
+        """
         try:
             return self.reply_type.FromString(data)
         except DecodeError as error:
             raise ProtocolError(f"ttrpc: error unmarshalling payload: {error}") from None
 
     def serialize_reply(self, reply: Message | None) -> bytes:
-        """Raises StatusError when it is not what the method declares."""
+        """Return a handler's reply, or one message of its stream, in its wire form.
+
+        None stands for google.protobuf.Empty.
+
+        Raises:
+            Internal: The message is not of the type that the method declares.
+            Unknown: `reply` is None, and the method does not return Empty.
+        """
         if isinstance(reply, self.reply_type):
             return reply.SerializeToString()
         if reply is not None:
@@ -86,7 +101,7 @@ class Method:
 def method_of(
     descriptor: MethodDescriptor, service: str | None = None, handler: Handler | None = None
 ) -> Method:
-    """An rpc from its descriptor; `service` replaces the full name of its service."""
+    """Return the rpc of a descriptor; `service` replaces the full name of its service."""
     return Method(
         service or descriptor.containing_service.full_name,
         descriptor.name,
@@ -101,7 +116,7 @@ def method_of(
 def methods_of(
     descriptor: ServiceDescriptor, handler: object, name: str | None = None
 ) -> Mapping[str, Method]:
-    """A service's rpcs by their proto names, each with the handler's method for it, if any."""
+    """Return a service's rpcs by their names in the .proto file, with the handler's methods."""
     return {
         method.name: method_of(method, name, getattr(handler, snake_case(method.name), None))
         for method in descriptor.methods

@@ -1,11 +1,11 @@
 """A core on a socket of gevent's loop, without a greenlet of its own.
 
-The loop calls `_on_readable` and `_on_writable` in the hub, where nothing can wait: that the
-reader never waits for the writer, nor for a handler, is so by construction. One read gives one
-round of events; everything that the round queued leaves in one sendmsg(2).
+The loop calls `_on_readable` and `_flush` in the hub, where nothing can wait. So the reader cannot
+wait for the writer or for a handler, as in the deadlocks of containerd/ttrpc #72, #94, #168, #174.
+One read gives one round of events; the frames that the round queues leave in one sendmsg(2).
 
-`_wake` and the hooks run in the hub. What other greenlets call queues frames and asks for a flush
-at the end of the loop's round.
+`_handle` and `_on_closed` run in the hub. Other greenlets queue frames in the core and ask for a
+flush, which runs at the end of the loop's round.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from gevent.event import Event as Flag
 from gevent.hub import Waiter, get_hub
 
-from kuasar_agent.ttrpc.connection import Connection, Events
-from kuasar_agent.ttrpc.status import DeadlineExceeded
+from .core import ConnectionCore, Events
+from .status import DeadlineExceeded
 
 if TYPE_CHECKING:
     from gevent._types import _TimerWatcher
@@ -29,19 +29,19 @@ logger = logging.getLogger(__name__)
 READ = 1
 WRITE = 2
 FRAMES_AT_ONCE = 256
-"""Per sendmsg; IOV_MAX is 1024."""
+"""Frames in one sendmsg(2); IOV_MAX is 1024."""
 SENDS_AT_ONCE = 4
-"""Before the loop's other watchers have a turn."""
+"""Calls of sendmsg(2) before the loop runs its other watchers."""
 LONGEST_TIMER = 1e8
-"""Seconds; a deadline beyond this is no deadline."""
+"""Seconds; for a longer time no timer is started."""
 
-# Every read empties it before anything else runs, so one serves all connections.
+# One buffer for all connections: the core copies what it keeps before another read can happen.
 _buffer = bytearray(256 << 10)
 _views = memoryview(_buffer)
 
 
 class Parked:
-    """A greenlet that waits for something of a call; woken from the hub, at most one at a time."""
+    """A place where one greenlet at a time waits for an event of its call."""
 
     __slots__ = ("_waiter",)
 
@@ -49,7 +49,12 @@ class Parked:
         self._waiter: Waiter[None] | None = None
 
     def park(self) -> None:
-        """Wait for the next `wake`; it may come without cause."""
+        """Wait for the next `wake`, after which the caller has to check its condition again.
+
+        Raises:
+            RuntimeError: Another greenlet waits here.
+        Blocks: the greenlet.
+        """
         if self._waiter is not None:
             raise RuntimeError("another greenlet is waiting on this stream already")
         waiter = self._waiter = Waiter()
@@ -59,7 +64,7 @@ class Parked:
             self._waiter = None
 
     def wake(self) -> None:
-        """Hub only."""
+        """Switch to the greenlet that waits, if one does. Hub only."""
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
@@ -67,20 +72,23 @@ class Parked:
 
 
 class Transport:
-    """Owns a connected socket; subclasses say what events mean."""
+    """A connected socket, which it owns, with its core; subclasses handle the core's events."""
 
-    def __init__(self, sock: socket.socket, core: Connection) -> None:
+    def __init__(self, sock: socket.socket, core: ConnectionCore) -> None:
         self.core = core
         self.closed = False
         self.received = self.sent = 0
         """Bytes."""
         self.close_when_idle = False
-        """Close once no call is in progress and everything is sent."""
+        """Set it to close once no call is in progress and everything is sent."""
         self._limits = core.limits
         self._receive = core.receive_data
-        # gevent's sockets bring watchers of their own, which are not needed here.
+        # A gevent socket would add watchers of its own.
         self._socket = socket.socket(sock.family, sock.type, sock.proto, sock.detach())
         self._socket.setblocking(False)
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            # A small frame must not wait for the acknowledgement of the previous one (RFC 896).
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._hub = get_hub()
         loop = self._hub.loop
         self._run_callback = loop.run_callback
@@ -94,24 +102,26 @@ class Transport:
         self._reader.start(self._on_readable)
 
     def ask_flush(self) -> None:
-        """Have what was queued sent once everything that is ready to run has run."""
+        """Send the queued frames once every greenlet that is ready has run."""
         if self._flush_asked or self.closed:
             return
         if self._writing:
-            self._drop_if_deaf()
+            self._close_if_stuck()
         else:
             self._flush_asked = True
             self._run_callback(self._flush)
 
     def flush(self) -> None:
-        """Send now what is queued, as far as the kernel takes it; the rest follows by itself."""
+        """Send the queued frames now, as far as the kernel accepts them; the rest follows."""
         if not (self._writing or self.closed):
             self._send_queued()
 
     def wait_for_room(self, deadline: float | None = None) -> None:
-        """Return once few enough frames wait for the socket; for greenlets that send messages.
+        """Wait until less than `Limits.outbox_wait` bytes are unsent, or the connection is closed.
 
-        Raises DeadlineExceeded when the deadline (monotonic) passes before.
+        Raises:
+            DeadlineExceeded: `deadline`, on the clock of time.monotonic(), has passed.
+        Blocks: the greenlet.
         """
         while self.core.outbox.size >= self._limits.outbox_wait and not self.closed:
             if self._room is None:
@@ -120,8 +130,12 @@ class Transport:
             if not room.wait(None if deadline is None else max(0.0, deadline - monotonic())):
                 raise DeadlineExceeded("context deadline exceeded")
 
-    def wait_until_sent(self, stream_id: int) -> bool:
-        """Return once nothing of a stream waits for the kernel; False when it never will go."""
+    def drain_stream(self, stream_id: int) -> bool:
+        """Send a stream's frames and wait until the kernel has them; False if the socket is gone.
+
+        Blocks: the greenlet.
+        """
+        self.flush()
         outbox = self.core.outbox
         while outbox.count(stream_id) and not self.closed:
             if self._progress is None:
@@ -130,7 +144,7 @@ class Transport:
         return not outbox.count(stream_id)
 
     def close(self) -> None:
-        """Close the socket and end every call; harmless when closed already."""
+        """Close the socket and end every call; do nothing if it is closed."""
         if self.closed:
             return
         self.closed = True
@@ -142,7 +156,7 @@ class Transport:
         self._run_callback(self._after_close)
 
     def resume_reading(self) -> None:
-        """To be called when messages were taken or dropped."""
+        """Read from the socket again if the congestion is over; call it after taking messages."""
         if self._stall_timer is not None and not self.core.congested and not self.closed:
             self._stall_timer.stop()
             self._stall_timer.close()
@@ -167,20 +181,20 @@ class Transport:
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            # A reset is how many peers end a connection.
+            # Many peers end a connection with a reset.
             count = 0
         if not count:
             self.close()
             return
         self.received += count
-        # What handlers queue from here on leaves with the flush below.
+        # Frames that handlers queue from here on leave with the flush below.
         self._flush_asked = True
         try:
             events = self._receive(_views[:count])
             if events:
                 self._handle(events)
         except Exception:
-            logger.exception("internal error: closing the connection")
+            logger.exception("closing a connection: internal error")
             self.close()
         if self.closed:
             return
@@ -188,7 +202,7 @@ class Transport:
             self._pause_reading()
         if self._writing:
             self._flush_asked = False
-            self._drop_if_deaf()
+            self._close_if_stuck()
         else:
             self._flush()
 
@@ -229,18 +243,18 @@ class Transport:
                 self._writer.start(self._flush)
             else:
                 self._writer.stop()
-        self._drop_if_deaf()
+        self._close_if_stuck()
 
-    def _drop_if_deaf(self) -> None:
+    def _close_if_stuck(self) -> None:
         unsent = self.core.outbox.size
         if unsent >= self._limits.outbox_drop:
-            logger.warning("the peer does not read: closing with %d bytes unsent", unsent)
+            logger.warning("closing a connection: its peer does not read, %d bytes unsent", unsent)
             self.close()
 
     def _pause_reading(self) -> None:
         if self._stall_timer is None:
             self._reader.stop()
-            # The first round only takes marks: a stream has at least one whole period.
+            # The first call only sets the marks: each stream gets at least one whole period.
             self.core.expire()
             self._stall_timer = self._hub.loop.timer(self._limits.stall, self._limits.stall)
             self._stall_timer.start(self._on_stall)

@@ -1,4 +1,4 @@
-"""Greenlets for handlers: one for as long as handlers do not wait, another for each that does."""
+"""Greenlets for handlers: one for all handlers that do not wait, one more for each that waits."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from gevent.hub import get_hub
 from greenlet import getcurrent, greenlet
 
 MOST_IDLE = 16
+"""Greenlets kept for later calls."""
 
 
 class Job(Protocol):
-    """A call to be run; `run` must not raise."""
+    """A call; `run` must not raise."""
 
     def run(self, worker: greenlet) -> None: ...
 
 
 class Workers:
-    """Runs jobs in the order given, each up to the point where it first waits.
+    """A pool of greenlets that start jobs in the order given, each up to its first wait.
 
-    The hub switches to a worker, which runs job after job. A job that waits gives control back to
-    the hub, which goes on with the next worker: a job that never waits costs no switch of its own,
-    and one that waits delays nobody.
+    The hub switches to a worker, which runs job after job. A job that waits returns control to the
+    hub, which continues with the next worker: a job that never waits costs no switch, and a job
+    that waits delays no other.
     """
 
     def __init__(self) -> None:
@@ -31,7 +32,7 @@ class Workers:
         self._jobs: deque[Job] = deque()
 
     def run(self, jobs: list[Job]) -> None:
-        """Hub only. Every job has ended or waits when this returns."""
+        """Run each job until it has ended or waits. Hub only."""
         self._jobs.extend(jobs)
         while self._jobs:
             worker = self._idle.pop() if self._idle else greenlet(self._work, self._hub)

@@ -9,13 +9,14 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from kuasar_debug.cli import IMAGE
-from kuasar_host.microvm import Config, MicroVM
+from kuasar_host.config import Config
+from kuasar_host.microvm import MicroVM
 from tests.bench import guest
 from tests.bench.table import show
+from tests.support.guest import IMAGE
+from tests.support.timeouts import GUEST
 
 BOOTS = 3
-_READY_WITHIN = 300.0
 _MIB = 1 << 20
 _MEMORY = ("Pss", "Pss_Anon", "Pss_File", "Pss_Shmem", "Rss")
 
@@ -47,7 +48,7 @@ def _boot() -> Boot:
             directory=Path(scratch),
             kernel=IMAGE / "vmlinux",
             initrd=[IMAGE / "kuasar.initrd"],
-            ready_within=_READY_WITHIN,
+            ready_within=GUEST,
         )
         with MicroVM.boot(config) as vm:
             first = guest.run(vm, "first", ["echo", "hello"])
@@ -72,10 +73,9 @@ def _let_see_init(spec: guest.Spec) -> None:
 
 
 def _steps(vm: MicroVM) -> dict[str, tuple[float, float]]:
-    return {
-        fields["step"]: (float(fields["start_ms"]), float(fields["ms"]))
-        for fields in vm.console.steps
-    } | {"(serving)": (float(vm.console.serving["ms"]), 0.0)}
+    report = vm.boot_report()
+    steps = {step.name: (step.start_ms, step.ms) for step in report.steps}
+    return steps | {"(serving)": (report.serving_ms, 0.0)}
 
 
 def _parse_rollup(text: str) -> dict[str, int]:

@@ -12,12 +12,12 @@ import gevent
 from kuasar_agent.api import task_pb2
 from kuasar_agent.ttrpc import dial
 from kuasar_host.bundle import make_bundle
-from kuasar_host.errors import DebugError
+from kuasar_host.errors import HostError
 from kuasar_host.microvm import MicroVM
+from tests.support.timeouts import TIMEOUT
 
 _TASK = task_pb2.DESCRIPTOR.services_by_name["Task"]
 _STDOUT_PORT = 20001
-_WITHIN = 60.0
 _CHUNK = 65536
 
 Spec = dict[str, Any]
@@ -34,7 +34,7 @@ def run(
 ) -> Output:
     """The output of `command` in a container; `edit` changes its spec first.
 
-    Raises StatusError when the agent refuses it and DebugError when the command fails.
+    Raises StatusError when the agent refuses it and HostError when the command fails.
     """
     bundle = make_bundle(vm.shared, id, command)
     if edit is not None:
@@ -47,18 +47,18 @@ def run(
         try:
             reader = gevent.spawn(_read, vm)
             task.start(task_pb2.StartRequest(id=id))
-            status = task.wait(task_pb2.WaitRequest(id=id), timeout=_WITHIN).exit_status
-            output: Output = reader.get(timeout=_WITHIN)
+            status = task.wait(task_pb2.WaitRequest(id=id), timeout=TIMEOUT).exit_status
+            output: Output = reader.get(timeout=TIMEOUT)
         finally:
             task.delete(task_pb2.DeleteRequest(id=id))
     if status != 0:
-        raise DebugError(f"{' '.join(command)}: exit status {status}\n{output.text}")
+        raise HostError(f"{' '.join(command)}: exit status {status}\n{output.text}")
     return output
 
 
 def _read(vm: MicroVM) -> Output:
     data, first_at = b"", 0.0
-    with dial(vm.address(_STDOUT_PORT), _WITHIN) as peer:
+    with dial(vm.address(_STDOUT_PORT), TIMEOUT) as peer:
         while chunk := peer.recv(_CHUNK):
             first_at = first_at or time.monotonic()
             data += chunk

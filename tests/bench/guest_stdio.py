@@ -19,11 +19,11 @@ from kuasar_host.microvm import MicroVM
 from tests.bench.table import show
 from tests.support.guest import Guest, config
 from tests.support.streams import grant, next_data, open_stream, url
+from tests.support.timeouts import GUEST
 
 SIZE = 64 << 20
 BLOCK = 64 * 1024
 PORT, OWN_PORT = 42000, 42001
-_WITHIN = 120.0
 _WRITER = f"dd if=/dev/zero bs={BLOCK} count={SIZE // BLOCK}"
 _COPIER = f"""
 import os, socket
@@ -59,10 +59,10 @@ def _plain(guest: Guest) -> tuple[float, float]:
     command = ["sh", "-c", f'{_WRITER} 2>/dev/null | python3.11 -S -c "$0"', _COPIER]
     with (
         _running(guest, command, f"vsock://3:{PORT}") as cost,
-        dial(guest.vm.address(PORT), _WITHIN) as said,
+        dial(guest.vm.address(PORT), GUEST) as said,
     ):
         assert said.recv(100) == b"listening\n"
-        with dial(guest.vm.address(OWN_PORT), _WITHIN) as peer:
+        with dial(guest.vm.address(OWN_PORT), GUEST) as peer:
             speed = _timed(lambda: len(peer.recv(1 << 18)))
     return speed, cost()
 
@@ -70,7 +70,7 @@ def _plain(guest: Guest) -> tuple[float, float]:
 def _port(guest: Guest) -> tuple[float, float]:
     with (
         _running(guest, ["sh", "-c", _WRITER], f"vsock://3:{PORT}") as cost,
-        dial(guest.vm.address(PORT), _WITHIN) as peer,
+        dial(guest.vm.address(PORT), GUEST) as peer,
     ):
         speed = _timed(lambda: len(peer.recv(1 << 18)))
     return speed, cost()
@@ -96,11 +96,11 @@ def _running(guest: Guest, command: list[str], stdout: str) -> Iterator[Callable
     spec["process"]["env"] = ["PATH=/bin:/usr/bin"]
     file.write_text(json.dumps(spec))
     before, used = _cpu(guest), 0.0
-    guest.task.create(task_pb2.CreateTaskRequest(id=id, stdout=stdout), timeout=_WITHIN)
-    guest.task.start(task_pb2.StartRequest(id=id), timeout=_WITHIN)
+    guest.task.create(task_pb2.CreateTaskRequest(id=id, stdout=stdout), timeout=GUEST)
+    guest.task.start(task_pb2.StartRequest(id=id), timeout=GUEST)
     yield lambda: used
-    guest.task.wait(task_pb2.WaitRequest(id=id), timeout=_WITHIN)
-    guest.task.delete(task_pb2.DeleteRequest(id=id), timeout=_WITHIN)
+    guest.task.wait(task_pb2.WaitRequest(id=id), timeout=GUEST)
+    guest.task.delete(task_pb2.DeleteRequest(id=id), timeout=GUEST)
     used = (_cpu(guest) - before) / (SIZE / 1e6) * 1e3
 
 

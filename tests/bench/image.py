@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from kuasar_agent.ttrpc import StatusError
-from kuasar_debug.cli import BOOT_INITRD, IMAGE
-from kuasar_host.errors import DebugError
-from kuasar_host.microvm import Config, MicroVM
-from kuasar_host.root_disk import RootDisk
+from kuasar_debug.images import BOOT_INITRD
+from kuasar_host.config import Config, RootDisk
+from kuasar_host.errors import HostError
+from kuasar_host.microvm import MicroVM
 from tests.bench import guest
 from tests.bench.table import show
+from tests.support.guest import IMAGE
+from tests.support.timeouts import GUEST
 
 _SIZES = (96, 128, 160, 256, 512)
-_READY_WITHIN = 120.0
 
 
 class Way(NamedTuple):
@@ -55,13 +56,13 @@ def _row(way: Way, memory: int) -> list[str | float]:
             initrd=way.initrd,
             root=way.root,
             memory=memory,
-            ready_within=_READY_WITHIN,
+            ready_within=GUEST,
         )
         try:
             with MicroVM.boot(config) as vm:
                 text = guest.run(vm, "memory", ["cat", "/proc/meminfo"]).text
                 serving = (vm.ready_at - vm.started_at) * 1000
-        except DebugError as error:
+        except HostError as error:
             return [way.name, str(memory), *["-"] * 5, str(error).splitlines()[0]]
         except (OSError, StatusError) as error:
             return [way.name, str(memory), *["-"] * 5, f"fails: {error}"]

@@ -23,12 +23,14 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from kuasar_agent.api import task_pb2
 from kuasar_agent.linux import syscalls
-from kuasar_agent.linux.mount import is_mounted, unmount
+from kuasar_agent.linux.mount import unmount
 from tests.bench.start import percentile
 from tests.bench.table import show
-from tests.support.agent import PROCESS_TYPE, TIMEOUT, Agent, running_agent
-from tests.support.isolation import make_mounts_private
+from tests.support.agent import Agent, running_agent
+from tests.support.isolation import is_mounted, make_mounts_private
 from tests.support.shim import Shim
+from tests.support.tasks import PROCESS_TYPE
+from tests.support.timeouts import TIMEOUT
 
 ROUNDS = 30
 CALLS = ("create", "start", "exec", "delete exec", "delete")

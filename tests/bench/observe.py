@@ -76,7 +76,7 @@ def _served(interceptors: Sequence[Interceptor]) -> Iterator[Stub]:
     with tempfile.TemporaryDirectory(prefix="kuasar-") as scratch:
         address = f"unix://{Path(scratch) / '1024'}"
         server = Server(interceptors)
-        server.register(SERVICE, Handler())
+        server.register(SERVICE, Handler(), partial=True)
         server.start(listen(address))
         with connect(address, 10) as client:
             yield client.stub(SERVICE)

@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 
 from kuasar_agent.api.streaming_pb2 import StreamInit
 from kuasar_agent.api.transfer_pb2 import WindowUpdate
-from kuasar_agent.ttrpc.client_connection import ClientConnection
+from kuasar_agent.ttrpc.client_core import ClientCore
 from kuasar_agent.ttrpc.frames import DATA, NO_DATA, REMOTE_CLOSED, encode
 from kuasar_agent.ttrpc.service import method_of
 from tests.bench.table import show
@@ -140,7 +140,7 @@ def _fifo(agent: Agent, block: int) -> Measured:
 
 def _streaming(agent: Agent, block: int) -> Measured:
     """To a reader that takes no frame apart, as `cat`'s; everything is granted at once."""
-    core = ClientConnection()
+    core = ClientCore()
     method = method_of(METHOD)
     stream = core.open(method, method.prefix)
     with agent.dial(1024) as peer:

@@ -34,7 +34,7 @@ class Handler:
 def main(path: str) -> None:
     """Serve until killed."""
     server = Server(max_connections=4096)
-    server.register(SERVICE, Handler())
+    server.register(SERVICE, Handler(), partial=True)
     listener = listen(f"unix://{path}")
     print("serving", flush=True)
     server.serve(listener)

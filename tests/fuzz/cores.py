@@ -1,22 +1,22 @@
-"""Both cores under whatever a peer may send, and what has to hold after every read."""
+"""Both cores under arbitrary input, and the invariants that hold after every read."""
 
 from __future__ import annotations
 
-from kuasar_agent.ttrpc.client_connection import ClientConnection
-from kuasar_agent.ttrpc.connection import Connection, Event
+from kuasar_agent.ttrpc.client_core import ClientCore
+from kuasar_agent.ttrpc.core import ConnectionCore, Event
 from kuasar_agent.ttrpc.frames import HEADER_SIZE
 from kuasar_agent.ttrpc.limits import Limits
-from kuasar_agent.ttrpc.server_connection import ServerConnection
+from kuasar_agent.ttrpc.server_core import ServerCore
 from kuasar_agent.ttrpc.service import methods_of
 from kuasar_agent.ttrpc.status import ConnectionClosed, StatusError
-from kuasar_agent.ttrpc.stream import Stream
+from kuasar_agent.ttrpc.stream import ENDED, HALF_CLOSED, Stream
 from tests.support.ttrpc.echo import NAME, SERVICE
 from tests.support.ttrpc.wire import frame, split
 
 METHODS = methods_of(SERVICE, None)
 LIMITS = Limits(streams=8, stream_inbox=1 << 12, connection_inbox=1 << 14)
 LONGEST_ANSWER = 1 << 10
-"""A refusal's frame, whose words quote no more than a name of these inputs."""
+"""Bytes of an answer to bad input, whose text quotes at most a name of the input."""
 
 
 def frames_of(data: bytes) -> bytes:
@@ -37,22 +37,22 @@ def frames_of(data: bytes) -> bytes:
 
 
 class ServerUnderFuzz:
-    """A core whose calls end, echo or hold on, as their methods' kinds have it."""
+    """A server core with handlers that end, echo or wait, depending on the kind of the method."""
 
     def __init__(self) -> None:
-        self.core = ServerConnection({NAME: METHODS}, limits=LIMITS)
+        self.core = ServerCore({NAME: METHODS}, limits=LIMITS)
         self.sent = bytearray()
 
     def receive(self, data: bytes) -> None:
         if self.core.congested:
-            # Whoever owns the socket does not read on; twice, as the first takes marks.
+            # A transport does not read on here. Twice, because the first call only sets the marks.
             for _event, stream in self.core.expire() + self.core.expire():
                 self.core.done(stream)
             return
         for event, stream in self.core.receive_data(data):
             if event is Event.FAILED:
                 self.core.done(stream)
-            elif not stream.ended:
+            elif stream.state is not ENDED:
                 self._step(stream)
         answers = self.core.outbox.take()
         split(answers)
@@ -61,12 +61,12 @@ class ServerUnderFuzz:
 
     def _step(self, stream: Stream) -> None:
         if stream.method.client_streaming and stream.id % 4 == 1:
-            # Nobody takes its messages.
+            # A handler that takes no message.
             return
         while (message := self.core.take(stream)) is not None:
             if stream.method.server_streaming:
                 self.core.send(stream, message)
-        if stream.remote_closed:
+        if stream.state is HALF_CLOSED:
             if stream.method.server_streaming:
                 self.core.finish(stream)
             else:
@@ -78,7 +78,7 @@ class ClientUnderFuzz:
     """A core with a call of each kind in progress."""
 
     def __init__(self) -> None:
-        self.core = ClientConnection(LIMITS)
+        self.core = ClientCore(LIMITS)
         self.calls = [
             self.core.open(METHODS[name], METHODS[name].prefix)
             for name in ("Echo", "Count", "Sum", "Chat", "Echo", "Chat", "Chat")
@@ -93,7 +93,7 @@ class ClientUnderFuzz:
         check_bounds(self.core, len(data))
 
     def use(self, choice: int) -> None:
-        """Something that a caller does; what is raised has to be a status."""
+        """Do one of the things that a caller does; only a status may be raised."""
         stream = self.calls[choice % len(self.calls)]
         try:
             match choice // len(self.calls) % 4:
@@ -110,21 +110,20 @@ class ClientUnderFuzz:
 
     def close(self) -> None:
         self.core.closed()
-        assert all(stream.ended for stream in self.calls)
+        assert all(stream.state is ENDED for stream in self.calls)
         assert not self.core.streams
 
 
-def check_bounds(core: Connection, received: int) -> None:
-    """What a connection keeps is bounded by its limits and by what one read brought."""
+def check_bounds(core: ConnectionCore, received: int) -> None:
+    """Check that the memory of a connection is bounded by its limits and by one read."""
     assert len(core.streams) <= LIMITS.streams
     # The most that is charged for bytes on the wire: an empty message has ten of them.
     assert core.inbox_size <= LIMITS.connection_inbox + received * 8
-    assert core.inbox_size == sum(stream.inbox_size for stream in core._holding)
-    assert len(core._frames._partial) <= HEADER_SIZE + (4 << 20)
+    assert core.partial_size <= HEADER_SIZE + (4 << 20)
 
 
 def try_bytes(data: bytes) -> None:
-    """One input for every target: as it is and as frames, whole and in pieces."""
+    """Try one input at each core: raw and as frames, whole and in pieces."""
     for stream in (data, frames_of(data)):
         whole, pieces = ServerUnderFuzz(), ServerUnderFuzz()
         whole.receive(stream)

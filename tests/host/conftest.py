@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import gevent
@@ -34,7 +36,7 @@ def one_agent(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Agent]:
     directory = tmp_path_factory.mktemp("agent")
-    with running_agent(directory, request.param, "--all-events") as agent:
+    with running_agent(directory, request.param, "--events", "all") as agent:
         yield agent
 
 
@@ -43,6 +45,27 @@ def shared_agent(one_agent: Agent) -> Iterator[Agent]:
     """One agent per runtime for all tests of a module; it has to be clean after each of them."""
     yield one_agent
     one_agent.assert_clean()
+
+
+@pytest.fixture(scope="module")
+def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Agent]]:
+    """Starts an agent for a runtime, or returns the one that the module has already."""
+    with ExitStack() as running:
+
+        @cache
+        def agent_with(runtime: str) -> Agent:
+            directory = tmp_path_factory.mktemp(runtime)
+            return running.enter_context(running_agent(directory, runtime))
+
+        yield agent_with
+
+
+@pytest.fixture
+def module_agent(agents: Callable[[str], Agent], runtime: str) -> Iterator[Agent]:
+    """The module's agent for `runtime`; nothing may be left of its containers after each test."""
+    agent = agents(runtime)
+    yield agent
+    agent.assert_clean()
 
 
 @pytest.fixture

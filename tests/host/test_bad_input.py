@@ -6,7 +6,6 @@ The fixture checks the last two after every test.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,8 +13,10 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from kuasar_agent.api import task_pb2
 from kuasar_agent.containers.bundle import STORAGES_ANNOTATION
-from kuasar_agent.ttrpc import Code, StatusError, listen
-from tests.support.agent import TIMEOUT, Agent
+from kuasar_agent.ttrpc import Code, listen
+from tests.support.agent import Agent
+from tests.support.refusal import refusal
+from tests.support.timeouts import TIMEOUT
 
 BAD_IDS = ["", "a/b", "/", "..", ".", ".hidden", "-x", "--root", "a b", "a\n", "ä", "x" * 200]
 
@@ -37,11 +38,9 @@ CALLS = {
 }
 
 
-def refusal(call: Callable[..., object], *args: object, **kwargs: object) -> StatusError:
-    with pytest.raises(StatusError) as caught:
-        call(*args, **kwargs)
-    assert caught.value.message
-    return caught.value
+@pytest.fixture
+def agent(module_agent: Agent) -> Agent:
+    return module_agent
 
 
 def refusals(agent: Agent, id: str) -> dict[str, int]:

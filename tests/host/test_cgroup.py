@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from kuasar_agent.linux import cgroup
-from kuasar_agent.linux.mount import is_mounted, mounts
-from tests.support.isolation import isolated
+from kuasar_agent.linux.mount import mounts
+from tests.support.isolation import is_mounted, isolated
 
 
 @pytest.fixture
@@ -23,7 +22,7 @@ def root(tmp_path: Path) -> Path:
 def test_v2_holds_the_agent_in_a_leaf_and_enables_every_controller(
     enter_own_cgroup: Callable[[], None], root: Path
 ) -> None:
-    def body() -> tuple[int, str, set[str], set[str], str | None]:
+    def body() -> tuple[int, str, set[str], set[str]]:
         enter_own_cgroup()
         version = cgroup.set_up("v2", str(root))
         assert cgroup.set_up("v2", str(root)) == version  # mounted already
@@ -35,12 +34,10 @@ def test_v2_holds_the_agent_in_a_leaf_and_enables_every_controller(
             cgroup.parse_proc_cgroup(Path("/proc/self/cgroup").read_text())[""],
             set((root / "cgroup.controllers").read_text().split()),
             set((root / "cgroup.subtree_control").read_text().split()),
-            cgroup.directory(os.getpid(), "memory", str(root)),
         )
 
-    version, path, offered, enabled, directory = isolated(body)
+    version, path, offered, enabled = isolated(body)
     assert (version, path, enabled) == (2, "/init", offered)
-    assert directory == f"{root}/init"
 
 
 def test_v1_mounts_every_controller_that_the_kernel_gives_and_seals_the_top(root: Path) -> None:
@@ -83,9 +80,3 @@ def test_a_version_is_always_mounted(enter_own_cgroup: Callable[[], None], root:
 
     chosen, found = isolated(body)
     assert chosen == found
-
-
-def test_a_process_is_found_in_its_directory() -> None:
-    directory = cgroup.directory(os.getpid(), "memory")
-    assert directory is not None
-    assert str(os.getpid()) in (Path(directory) / "cgroup.procs").read_text().split()

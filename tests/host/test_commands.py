@@ -14,8 +14,9 @@ from gevent.event import Event
 from kuasar_agent.errors import AgentError, Cancelled, InvalidArgument
 from kuasar_agent.reaper import Reaper
 from kuasar_agent.sandbox import commands
-from tests.support.agent import children_of, eventually, fd_targets
 from tests.support.isolation import fork
+from tests.support.processes import children_of, fd_targets
+from tests.support.waiting import eventually
 
 T = TypeVar("T")
 

@@ -19,8 +19,10 @@ from kuasar_agent.api import task_pb2
 from kuasar_agent.containers.process import Status
 from kuasar_agent.services import task
 from kuasar_agent.ttrpc import Client, Code, StatusError
-from tests.support.agent import TIMEOUT, Agent, eventually
+from tests.support.agent import Agent
 from tests.support.streams import grant, next_data, open_stream, url
+from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
 SCRIPTS = json.loads((Path(__file__).parents[1] / "fixtures/cri-calls.json").read_text())
 STREAM = "cri-stdout"

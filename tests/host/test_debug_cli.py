@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.agent import TIMEOUT, eventually
 from tests.support.debug_agent import DebugAgent, debug_agent
+from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +75,18 @@ def test_ctrl_c_ends_exec_with_130_and_kills_the_command(agent: DebugAgent) -> N
     process.send_signal(signal.SIGINT)
     assert process.wait(TIMEOUT) == 130
     assert eventually(agent.children, lambda left: not left) == []
+
+
+def test_exec_ends_quietly_when_its_output_is_no_longer_read(agent: DebugAgent) -> None:
+    with subprocess.Popen(
+        command(agent, "exec", "--", "yes"), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.read(2) == b"y\n"
+        process.stdout.close()
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+        assert process.wait(TIMEOUT) == 1
 
 
 def test_exec_says_when_the_shell_is_killed(agent: DebugAgent) -> None:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import gevent
 import pytest
+from gevent.socket import SHUT_WR
 
 from tests.support.agent import read_all
 from tests.support.debug_agent import DebugAgent, debug_agent
 
 HEADER = b"KSR_MODE exec\n"
 TOKEN = b"4711-1700000000000000000"
-# kuasar-ctl (tools/kuasar-ctl in Kuasar's sources): run the arguments, then say how they ended.
-WRAPPER = (
-    b'"$@"; __ksr_rc=$?; printf "__KSR_EXIT__:' + TOKEN + b':%s\\n" "$__ksr_rc"; exit "$__ksr_rc"'
-)
+# As kuasar-ctl's build_exec_payload and shell_escape_arg (tools/kuasar-ctl/src/main.rs).
+WRAPPER = b"\"$@\"; rc=$?; printf '%s:%s:%s\\n' '__KSR_EXIT__' '" + TOKEN + b'\' "$rc"; exit "$rc"'
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +113,35 @@ def test_a_command_line_of_a_hundred_kibibytes_arrives_whole(agent: DebugAgent) 
     assert agent.run(HEADER + line(b"sh", b"-c", b'printf %s "$1" | wc -c', b"sh", words)) == (
         b"102400\r\n" + marker(0)
     )
+
+
+@pytest.mark.parametrize("shell", ["/bin/bash", "/bin/dash", "/bin/busybox-sh"])
+def test_every_byte_of_an_argument_reaches_the_program(tmp_path: Path, shell: str) -> None:
+    # TAB, Ctrl-D, ESC, DEL, CR, Ctrl-C, Ctrl-U and newline have meanings for line editors and
+    # terminals; `!` has one for interactive shells.
+    if shell == "/bin/busybox-sh":
+        shell = str(tmp_path / "ash")
+        Path(shell).symlink_to("/bin/busybox")
+    word = bytes(range(1, 256)) + b" \n!!\t\x04\x1b[A\x7f\r\x03\x15\n!x"
+    with debug_agent(tmp_path, "--debug-shell", shell) as agent:
+        command = line(b"sh", b"-c", b'printf %s "$1" | od -An -v -tx1', b"sh", word)
+        *shown, end = agent.run(HEADER + command).rsplit(b"\r\n", 2)
+    assert bytes.fromhex(shown[0].decode()) == word
+    assert end == b""
+
+
+def test_the_end_of_the_clients_input_is_that_of_the_command(agent: DebugAgent) -> None:
+    peer = agent.dial()
+    peer.sendall(HEADER + line(b"sh", b"-c", b"wc -c") + b"\x04\x03abc")
+    peer.shutdown(SHUT_WR)
+    assert read_all(peer) == b"5\r\n" + marker(0)
+
+
+def test_the_end_of_input_without_a_command_ends_the_shell(agent: DebugAgent) -> None:
+    peer = agent.dial()
+    peer.sendall(HEADER + b"echo hi\n")
+    peer.shutdown(SHUT_WR)
+    assert read_all(peer) == b"hi\r\n"
 
 
 def test_what_follows_the_command_is_its_input(agent: DebugAgent) -> None:

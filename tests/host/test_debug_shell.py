@@ -14,11 +14,13 @@ import gevent
 import pytest
 from gevent.socket import SHUT_WR, socket
 
-from kuasar_agent.debug_server.shell_server import DebugShellServer
+from kuasar_agent.debug_server.server import DebugServer
 from kuasar_agent.reaper import Child, Reaper
 from kuasar_agent.ttrpc import dial, listen
-from tests.support.agent import TIMEOUT, eventually, read_all, running_agent
+from tests.support.agent import read_all, running_agent
 from tests.support.debug_agent import DebugAgent, debug_agent
+from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
 MIB = 1 << 20
 
@@ -298,7 +300,7 @@ def test_a_shell_that_does_not_exist_is_one_clear_line(tmp_path: Path) -> None:
 
 def test_a_peer_that_is_not_admitted_gets_nothing(tmp_path: Path) -> None:
     address = f"unix://{tmp_path}/1025"
-    console = DebugShellServer(Reaper(), "/bin/sh", lambda peer: False)
+    console = DebugServer(Reaper(), "/bin/sh", lambda peer: False)
     console.start(listen(address))
     for _ in range(3):
         peer = dial(address, TIMEOUT)
@@ -312,7 +314,7 @@ def test_a_guest_without_memory_for_a_shell_says_so(tmp_path: Path) -> None:
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
     address = f"unix://{tmp_path}/1025"
-    DebugShellServer(Exhausted(), "/bin/sh", lambda peer: True).start(listen(address))
+    DebugServer(Exhausted(), "/bin/sh", lambda peer: True).start(listen(address))
     peer = dial(address, TIMEOUT)
     peer.settimeout(TIMEOUT)
     assert read_all(peer) == b"kuasar-agent: no process: Cannot allocate memory\r\n"
@@ -329,7 +331,7 @@ def test_accept_errors_do_not_end_the_console(tmp_path: Path) -> None:
                 raise errors.pop()
             return listener.accept()
 
-    DebugShellServer(Reaper(), "/bin/sh", lambda peer: False).start(Failing())  # type: ignore[arg-type]
+    DebugServer(Reaper(), "/bin/sh", lambda peer: False).start(Failing())  # type: ignore[arg-type]
     peer = dial(address, TIMEOUT)
     peer.settimeout(TIMEOUT)
     assert peer.recv(1) == b""

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agent import eventually
 from tests.support.debug_agent import DebugAgent, debug_agent
 from tests.support.tmux import Screen, debug_shell
+from tests.support.waiting import eventually
 
 
 @pytest.fixture(scope="module")

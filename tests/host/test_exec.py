@@ -14,9 +14,11 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from kuasar_agent.api import task_pb2
 from kuasar_agent.api.task_types_pb2 import CREATED, RUNNING, STOPPED
 from kuasar_agent.ttrpc import Code, StatusError
-from tests.host.test_bad_input import refusal
-from tests.host.test_lifecycle import command_line
-from tests.support.agent import TIMEOUT, Agent, eventually, read_all, send_all
+from tests.support.agent import Agent, read_all, send_all
+from tests.support.processes import command_line
+from tests.support.refusal import refusal
+from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
 KILLED = 128 + signal.SIGKILL
 EXECS = 50

@@ -15,8 +15,10 @@ import pytest
 from kuasar_agent.api.task_types_pb2 import RUNNING, STOPPED
 from kuasar_agent.errors import Unknown
 from kuasar_agent.ttrpc import Code, StatusError
-from tests.host.test_bad_input import refusal
-from tests.support.agent import TIMEOUT, Agent, eventually, running_agent
+from tests.support.agent import Agent, running_agent
+from tests.support.refusal import refusal
+from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
 CONTAINERS = {"crun": 200, "runc": 50}
 KILLED = 128 + signal.SIGKILL

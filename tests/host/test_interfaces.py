@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from kuasar_agent.errors import AgentError, InvalidArgument
@@ -184,3 +186,27 @@ def test_two_of_one_name_or_address_are_refused() -> None:
     for other in (one._replace(mac="02:00:00:00:00:02"), one._replace(name="eth1")):
         with pytest.raises(InvalidArgument, match="is given twice"):
             check_distinct([one, other])
+
+
+@pytest.mark.parametrize("of", ["all", "eth0"])
+def test_addresses_of_a_family_that_is_off_are_left_out(of: str) -> None:
+    def body(socket: RouteSocket) -> list[list[str]]:
+        mac = add_nic(1, "eth0")
+        Path(f"/proc/sys/net/ipv6/conf/{of}/disable_ipv6").write_text("1")
+        given = [("fe80::ff:fe00:1", "64"), ("10.0.0.2", "24"), ("fd00::2", "64")]
+        wanted = [parse_interface("eth0", mac, given)]
+        return [*(configure(socket, wanted) for _ in range(2)), addresses("eth0")]
+
+    left_out = ["eth0 fe80::ff:fe00:1/64", "eth0 fd00::2/64"]
+    assert in_netns(body) == [left_out, left_out, ["10.0.0.2/24"]]
+
+
+def test_an_interface_too_narrow_for_a_family_gets_the_other_one() -> None:
+    def body(socket: RouteSocket) -> tuple[list[str], list[str]]:
+        wanted = [
+            parse_interface("eth0", add_nic(1, "a"), [("10.0.0.2", "24"), ("fd00::2", "64")], 1200),
+            parse_interface("eth1", add_nic(2, "b"), [("fd01::2", "64")]),
+        ]
+        return configure(socket, wanted), [*addresses("eth0"), *addresses("eth1")]
+
+    assert in_netns(body) == (["eth0 fd00::2/64"], ["10.0.0.2/24", "fd01::2/64"])

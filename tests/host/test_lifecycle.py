@@ -15,9 +15,17 @@ from kuasar_agent.api import task_pb2
 from kuasar_agent.api.task_types_pb2 import CREATED, RUNNING, STOPPED
 from kuasar_agent.services import task
 from kuasar_agent.ttrpc import Code, StatusError
-from tests.support.agent import TIMEOUT, Agent, children_of, eventually, read_all, send_all
+from tests.support.agent import Agent, read_all, send_all
+from tests.support.processes import children_of, command_line
+from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
 KILLED = 128 + signal.SIGKILL
+
+
+@pytest.fixture
+def agent(module_agent: Agent) -> Agent:
+    return module_agent
 
 
 @pytest.fixture(params=["crun", "runc"])
@@ -32,10 +40,6 @@ def output(agent: Agent) -> tuple[int, str]:
 
 def take(peer: socket) -> gevent.Greenlet[..., bytes]:
     return gevent.spawn(read_all, peer)
-
-
-def command_line(pid: int) -> str:
-    return Path(f"/proc/{pid}/cmdline").read_bytes().decode().replace("\0", " ").strip()
 
 
 def test_a_container_goes_from_created_to_running_to_stopped(agent: Agent) -> None:

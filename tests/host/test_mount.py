@@ -13,12 +13,11 @@ from kuasar_agent.linux import syscalls
 from kuasar_agent.linux.mount import (
     MS_REMOUNT,
     MountInfo,
-    is_mounted,
     mount,
     mounts,
     unmount,
 )
-from tests.support.isolation import isolated
+from tests.support.isolation import is_mounted, isolated
 
 
 def at(target: Path) -> list[MountInfo]:
@@ -240,15 +239,6 @@ def test_a_busy_mount_is_detached(tmp_path: Path) -> None:
 )
 def test_a_target_of_any_name_is_found(tmp_path: Path, name: str) -> None:
     assert isolated(lambda: is_mounted(str(tmpfs(tmp_path / name))))
-
-
-def test_a_mount_is_found_through_a_symlink(tmp_path: Path) -> None:
-    def body() -> bool:
-        tmpfs(tmp_path / "real")
-        (tmp_path / "link").symlink_to("real")
-        return is_mounted(str(tmp_path / "link"))
-
-    assert isolated(body)
 
 
 def errno_of(action: Callable[[], object]) -> int | None:

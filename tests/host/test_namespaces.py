@@ -14,8 +14,9 @@ from kuasar_agent.errors import AgentError
 from kuasar_agent.linux.mount import mounts
 from kuasar_agent.reaper import Reaper
 from kuasar_agent.sandbox.namespaces import PodNamespaces
-from tests.support.agent import children_of, eventually
 from tests.support.isolation import isolated
+from tests.support.processes import children_of
+from tests.support.waiting import eventually
 
 
 @pytest.fixture

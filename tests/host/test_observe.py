@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,17 +15,21 @@ from gevent import socket
 from google.protobuf.empty_pb2 import Empty
 
 from kuasar_agent.api import task_pb2
-from kuasar_agent.ttrpc import NotFound, Stub
-from tests.support.agent import TIMEOUT, Agent, eventually, running_agent
+from kuasar_agent.services.agent import SERVICE
+from kuasar_agent.ttrpc import NotFound, Stub, connect
+from tests.support.agent import Agent, running_agent
+from tests.support.debug_agent import debug_agent
 from tests.support.otlp_receiver import Receiver, assert_nested
+from tests.support.processes import fd_targets
+from tests.support.streams import url
+from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
 TASK = "containerd.task.v2.Task"
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def observed(agent: Agent) -> Stub:
-    from kuasar_agent.services.agent import SERVICE
-
     return agent.client.stub(SERVICE)
 
 
@@ -50,6 +55,39 @@ def test_a_living_container_is_no_leak_and_what_it_leaves_is(agent: Agent) -> No
     state.mkdir()
     assert agent.leaks() == [f"file {state} state of the runtime"]
     state.rmdir()
+
+
+def test_a_report_with_every_kind_of_descriptor_open_is_empty(agent: Agent, tmp_path: Path) -> None:
+    fifo, file = tmp_path / "fifo", tmp_path / "file"
+    os.mkfifo(fifo)
+    file.touch()
+    ports = [f"vsock://3:{agent.port()}" for _ in range(2)]
+    ids = [
+        agent.run("cat", stdin=str(fifo), stdout=str(file), stderr=ports[0]),
+        agent.run("cat", terminal=True, stdin=ports[1], stdout=url("s-stdout")),
+    ]
+    agent.exec(ids[0], "e", "sleep", "1000", stdout=str(fifo))
+    opened = " ".join((Counter(agent.open_fds()) - Counter(agent.fds)).elements())
+    oom = "memory.events" if "memory.events" in opened else "eventfd"
+    kinds = ("pipe:", str(fifo), str(file), "ptmx", "socket:", oom)
+    assert [kind for kind in kinds if kind not in opened] == []
+    agent.assert_no_leaks()
+    for id in ids:
+        agent.kill(id, signal.SIGKILL, everyone=True)
+        agent.wait(id)
+        agent.delete(id)
+
+
+def test_the_report_of_an_agent_with_an_open_shell_is_empty(tmp_path: Path) -> None:
+    with debug_agent(tmp_path) as agent, agent.dial():
+        eventually(lambda: fd_targets(agent.pid), lambda fds: any("ptmx" in fd for fd in fds))
+        eventually(agent.children, bool)
+        with connect(f"unix://{agent.ports}/1024") as client:
+            about = client.stub(SERVICE)
+            left = eventually(
+                lambda: list(about.leaks(Empty(), timeout=TIMEOUT).leaks), lambda left: not left
+            )
+        assert left == []
 
 
 def test_metrics_count_calls_containers_and_what_the_process_uses(agent: Agent) -> None:
@@ -88,7 +126,7 @@ def test_sigusr2_dumps_what_the_agent_is_doing(agent: Agent) -> None:
     kinds = {kind for kind, _ in lines}
     assert {"dump: greenlet", "dump: thread", "dump: container", "dump: descriptor"} <= kinds
     assert any(f"id={id} status=running" in fields for _, fields in lines)
-    followers = [fields for _, fields in lines if "Container._follow" in fields]
+    followers = [fields for _, fields in lines if "InitProcess._follow" in fields]
     assert len(followers) == 1
     assert "reaper.py" in followers[0]
     assert list(observed(agent).dump(Empty(), timeout=TIMEOUT).lines)

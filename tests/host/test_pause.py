@@ -13,8 +13,10 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from kuasar_agent.api import runc_options_pb2, task_pb2
 from kuasar_agent.api.task_types_pb2 import PAUSED, RUNNING, STOPPED
 from kuasar_agent.ttrpc import Code
-from tests.host.test_bad_input import refusal
-from tests.support.agent import TIMEOUT, Agent, eventually, running_agent
+from tests.support.agent import Agent, running_agent
+from tests.support.refusal import refusal
+from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
 KILLED = 128 + signal.SIGKILL
 

@@ -15,10 +15,11 @@ from kuasar_agent.containers.runtime import OCIRuntime
 from kuasar_agent.errors import DeadlineExceeded
 from kuasar_agent.linux import syscalls
 from kuasar_agent.reaper import Child, Reaper
-from tests.support.agent import children_of, eventually
 from tests.support.isolation import fresh_process, isolated
+from tests.support.processes import children_of
+from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
-WITHIN = 30.0
 ORPHANS = 1000
 SHORT_LIVES = 3000
 
@@ -30,7 +31,7 @@ def started() -> Reaper:
 
 
 class Stranger:
-    """A child that nobody registered, as an orphan is; it ends with `status` when told to."""
+    """An unregistered child, as an orphan is; `end` makes it exit with `status`."""
 
     def __init__(self, status: int) -> None:
         reader, self._writer = os.pipe()
@@ -54,11 +55,11 @@ class Stranger:
 
 def reap(reaper: Reaper, count: int) -> int:
     """Let the hub run until `count` processes were reaped in all."""
-    return eventually(lambda: reaper.reaped, lambda reaped: reaped >= count, WITHIN)
+    return eventually(lambda: reaper.reaped, lambda reaped: reaped >= count, TIMEOUT)
 
 
 def status_of(child: Child) -> int | None:
-    exit = child.wait(WITHIN)
+    exit = child.wait_for(TIMEOUT)
     return exit.status if exit else None
 
 
@@ -102,9 +103,8 @@ def child_before_and_after_its_end() -> list[object]:
     reaper = started()
     before = time.time_ns()
     child = reaper.spawn(["sleep", "1000"])
-    results: list[object] = [child.wait(0.01), child.signal(signal.SIGKILL)]
-    exit = child.wait(WITHIN)
-    assert exit is not None
+    results: list[object] = [child.wait_for(0.01), child.signal(signal.SIGKILL)]
+    exit = child.wait()
     assert before <= exit.at_ns <= time.time_ns()
     return [*results, exit.pid == child.pid, child.signal(signal.SIGKILL)]
 
@@ -147,7 +147,7 @@ def claim_of_the_living() -> tuple[object, int | None]:
     stranger = Stranger(7)
     with reaper.adopting() as adoption:
         child = adoption.claim(stranger.pid)
-    running = child.wait(0.01)
+    running = child.wait_for(0.01)
     stranger.end()
     return running, status_of(child)
 
@@ -253,7 +253,7 @@ def greenlets_while_reaping() -> bool:
     for _ in range(count):
         Stranger(0).end_unreaped()
     seen: list[int] = []
-    with gevent.Timeout(WITHIN):
+    with gevent.Timeout(TIMEOUT):
         while reaper.reaped < count:
             gevent.sleep(0)
             seen.append(reaper.reaped)
@@ -267,7 +267,9 @@ def test_others_run_between_slices_of_a_large_reaping() -> None:
 def exits_noticed() -> int:
     reaper = started()
     # Nothing else wakes the hub: an exit that does not would be waited for in vain.
-    return sum(reaper.spawn(["/bin/true"]).wait(WITHIN) is not None for _ in range(SHORT_LIVES))
+    return sum(
+        reaper.spawn(["/bin/true"]).wait_for(TIMEOUT) is not None for _ in range(SHORT_LIVES)
+    )
 
 
 def test_an_exit_is_noticed_even_when_it_comes_as_the_hub_goes_to_sleep() -> None:

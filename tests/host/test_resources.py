@@ -17,7 +17,8 @@ from kuasar_agent.api import cgroups_v1_pb2
 from kuasar_agent.linux import cgroup_files
 from kuasar_agent.services import sandbox
 from kuasar_agent.ttrpc import Code, StatusError, Stub
-from tests.support.agent import TIMEOUT, Agent, eventually
+from tests.support.agent import Agent
+from tests.support.timeouts import TIMEOUT
 from tests.support.usage import (
     HOG,
     MIB,
@@ -30,6 +31,7 @@ from tests.support.usage import (
     update,
     working_set,
 )
+from tests.support.waiting import eventually
 
 KILLED = 128 + signal.SIGKILL
 SMALL = {"memory": {"limit": 16 * MIB, "swap": 16 * MIB}}

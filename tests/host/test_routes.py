@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from kuasar_agent.errors import AgentError, InvalidArgument
 from kuasar_agent.linux.rtnetlink import RouteSocket
+from kuasar_agent.sandbox import routes as domain
 from kuasar_agent.sandbox.interfaces import configure, parse_interface
-from kuasar_agent.sandbox.routes import Route, parse_route, replace
+from kuasar_agent.sandbox.routes import GivenRoute, Route, replace
 from tests.support.links import add_nic, in_netns, ip, routes, table
 
 CONNECTED = "10.0.0.0/24 eth0 kernel link 10.0.0.2"
+
+
+def parse_route(*texts: str, **numbers: int) -> Route:
+    return domain.parse_route(GivenRoute(*texts, **numbers))  # type: ignore[arg-type]
 
 
 def make_eth0(socket: RouteSocket) -> None:
@@ -163,3 +169,21 @@ def test_bad_texts_are_invalid_arguments(
 def test_onlink_needs_a_gateway_and_a_source_no_length() -> None:
     route = parse_route("10.0.0.7/8", "", "eth0", "10.0.0.1/32", flags=4)
     assert (str(route.dest), route.source, route.onlink) == ("10.0.0.0/8", "10.0.0.1", False)
+
+
+def test_routes_of_a_family_that_is_off_are_left_out() -> None:
+    def body(socket: RouteSocket) -> tuple[list[list[str]], list[str]]:
+        make_eth0(socket)
+        Path("/proc/sys/net/ipv6/conf/all/disable_ipv6").write_text("1")
+        wanted = [
+            parse_route("", "10.0.0.1", "eth0"),
+            parse_route("", "fd00::1", "eth0", version=6),
+            parse_route("fd01::/64", "", "eth0", version=6),
+        ]
+        return [replace(socket, wanted) for _ in range(2)], routes()
+
+    left_out = [
+        "IP v6 route (src: , dst: default, gtw: fd00::1, dev: eth0)",
+        "IP v6 route (src: , dst: fd01::/64, gtw: , dev: eth0)",
+    ]
+    assert in_netns(body) == ([left_out] * 2, ["default 10.0.0.1 eth0", CONNECTED])

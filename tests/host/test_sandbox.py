@@ -19,11 +19,10 @@ from kuasar_agent.api.sandbox_pb2 import Interface, IPAddress, Route, SyncClockP
 from kuasar_agent.linux import syscalls
 from kuasar_agent.services import sandbox
 from kuasar_agent.ttrpc import InvalidArgument, StatusError, Stub, connect, listen
-from tests.support.agent import children_of
 from tests.support.isolation import isolated
 from tests.support.links import add_nic, addresses, ip, routes
-
-TIMEOUT = 60.0
+from tests.support.processes import children_of
+from tests.support.timeouts import TIMEOUT
 
 Body = Callable[[Stub], None]
 
@@ -36,13 +35,14 @@ def serve(tmp_path: Path) -> Callable[[Body], None]:
         def inside() -> None:
             # Imported here: a module of the agent may have a hub, which no fork survives.
             from kuasar_agent.agent import Agent, Settings
+            from kuasar_agent.boot.config import TaskConfig
 
             ip("link set lo up")
             (tmp_path / "hostname").write_text("pod-1\n")
             settings = Settings(
                 state=str(tmp_path),
                 listen=lambda port: listen(f"unix://{tmp_path}/{port}"),
-                host_only=False,
+                config=TaskConfig(vsock_peers="any"),
                 namespaces=str(tmp_path / "ns"),
             )
             Agent(settings).start()

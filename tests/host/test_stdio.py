@@ -16,7 +16,9 @@ import pytest
 from gevent.socket import SHUT_WR, socket
 
 from kuasar_agent.ttrpc import Code, StatusError
-from tests.support.agent import TIMEOUT, Agent, eventually, read_all, send_all
+from tests.support.agent import Agent, read_all, send_all
+from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
 BIG = int(os.environ.get("KUASAR_TEST_BIG", 1 << 30))
 """Bytes of the long test; fewer show the same on a slow machine."""

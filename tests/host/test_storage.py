@@ -13,16 +13,17 @@ from typing import Any
 import gevent
 import pytest
 
+from kuasar_agent import ttrpc
 from kuasar_agent.api import task_pb2
 from kuasar_agent.errors import (
-    AgentError,
     AlreadyExists,
     DeadlineExceeded,
     NotFound,
 )
 from kuasar_agent.linux.mount import mounts
 from tests.support.agent import Agent
-from tests.support.storages import ADDRESS, HANGS_AFTER, Pod, Within
+from tests.support.storages import ADDRESS, Pod, Within
+from tests.support.timeouts import TIMEOUT
 
 
 @pytest.mark.parametrize("order", [("c1", "c2"), ("c2", "c1")])
@@ -57,15 +58,15 @@ def test_containers_that_race_for_a_storage_mount_it_once(within: Within, disk: 
     def body(pod: Pod) -> None:
         storage = pod.storage("blk", source=ADDRESS, fstype="ext4")
         names = [f"c{number}" for number in range(5)]
-        racing = [gevent.spawn(pod.attach, name, storage, seconds=HANGS_AFTER) for name in names]
+        racing = [gevent.spawn(pod.attach, name, storage, seconds=TIMEOUT) for name in names]
         gevent.idle()
         pod.devices.plug(disk)
         gevent.joinall(racing, raise_error=True)
         pod.at()
         ending = [gevent.spawn(pod.storages.release, name) for name in names]
-        again = gevent.spawn(pod.attach, "c9", storage, seconds=HANGS_AFTER)
+        again = gevent.spawn(pod.attach, "c9", storage, seconds=TIMEOUT)
         gevent.joinall(ending, raise_error=True)
-        again.get(timeout=HANGS_AFTER)
+        again.get(timeout=TIMEOUT)
         assert pod.at().source == disk
         pod.storages.release("c9")
 
@@ -80,7 +81,7 @@ def test_a_container_that_waits_for_anothers_mount_gives_up_in_time(within: With
         with pytest.raises(DeadlineExceeded, match="another container mounts it"):
             pod.attach("c2", storage)
         with pytest.raises(DeadlineExceeded, match=f"blk {ADDRESS}"):
-            first.get(timeout=HANGS_AFTER)
+            first.get(timeout=TIMEOUT)
 
     within(body)
 
@@ -205,7 +206,7 @@ def test_a_container_stands_on_its_storages_and_gives_them_back(agent: Agent) ->
 def test_a_create_that_fails_gives_the_storages_back(agent: Agent) -> None:
     id = agent.bundle("no-such-command")
     storages_of(agent, id, {"driver": "ephemeral"}, {"driver": "local"})
-    with pytest.raises(AgentError, match="no-such-command"):
+    with pytest.raises(ttrpc.Unknown, match="no-such-command"):
         agent.create(id)
     assert mounted(agent) == []
     assert [path.name for path in agent.state.iterdir()] == [id]
@@ -215,5 +216,5 @@ def test_a_disk_that_never_comes_is_answered_before_the_caller_gives_up(agent: A
     id = agent.bundle("true")
     storages_of(agent, id, {"driver": "blk", "source": "0000:00:1e.7"})
     request = task_pb2.CreateTaskRequest(id=id, options=agent.options())
-    with pytest.raises(DeadlineExceeded, match=r"device blk 0000:00:1e\.7: not there after"):
+    with pytest.raises(ttrpc.DeadlineExceeded, match=r"device blk 0000:00:1e\.7: not there after"):
         agent.tasks.create(request, timeout=2.0)

@@ -15,7 +15,8 @@ from kuasar_agent.errors import (
     InvalidArgument,
     NotFound,
 )
-from tests.support.storages import ADDRESS, HANGS_AFTER, Pod, Within, make_image
+from tests.support.storages import ADDRESS, Pod, Within, make_image
+from tests.support.timeouts import TIMEOUT
 
 
 def test_ephemeral_is_a_tmpfs_with_the_options_given(within: Within) -> None:
@@ -231,10 +232,10 @@ def test_a_slot_used_again_gives_the_new_disk(
 def test_a_disk_that_is_plugged_late_is_waited_for(within: Within, disk: str) -> None:
     def body(pod: Pod) -> None:
         storage = pod.storage("blk", source=ADDRESS)
-        waiting = gevent.spawn(pod.attach, "c1", storage, seconds=HANGS_AFTER)
+        waiting = gevent.spawn(pod.attach, "c1", storage, seconds=TIMEOUT)
         gevent.idle()
         pod.devices.plug(disk)
-        waiting.get(timeout=HANGS_AFTER)
+        waiting.get(timeout=TIMEOUT)
         pod.storages.release("c1")
 
     within(body)

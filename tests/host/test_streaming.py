@@ -18,7 +18,7 @@ from kuasar_agent.containers.process import Status
 from kuasar_agent.stdio.channels import CAPACITY, WINDOW
 from kuasar_agent.stdio.flow_control import SILENT
 from kuasar_agent.ttrpc import Code, StatusError
-from tests.support.agent import TIMEOUT, Agent, eventually
+from tests.support.agent import Agent
 from tests.support.streams import (
     METHOD,
     STREAM_WINDOW,
@@ -34,6 +34,8 @@ from tests.support.streams import (
     send,
     url,
 )
+from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
 
 @pytest.fixture(autouse=True)

@@ -3,37 +3,18 @@
 from __future__ import annotations
 
 import signal
-from typing import Any
 
 import pytest
-from google.protobuf.empty_pb2 import Empty
 
-from kuasar_agent.api import events_pb2
 from kuasar_agent.api import task_events_pb2 as messages
-from kuasar_agent.services import sandbox
-from tests.host.test_bad_input import refusal
-from tests.support.agent import TIMEOUT, Agent
+from tests.support.agent import Agent
+from tests.support.refusal import refusal
+from tests.support.task_events import events_until_delete
 
 
 @pytest.fixture
 def agent(shared_agent: Agent) -> Agent:
     return shared_agent
-
-
-def next_event(agent: Agent) -> tuple[str, Any]:
-    """Topic and message of the next event."""
-    envelope: events_pb2.Envelope = agent.client.stub(sandbox.SERVICE).get_events(
-        Empty(), timeout=TIMEOUT
-    )
-    name = envelope.event.type_url.removeprefix("containerd.events.")
-    return envelope.topic, getattr(messages, name).FromString(envelope.event.value)
-
-
-def events_until_delete(agent: Agent) -> list[tuple[str, Any]]:
-    events = [next_event(agent)]
-    while events[-1][0] != "/tasks/delete":
-        events.append(next_event(agent))
-    return events
 
 
 def test_a_life_is_told_in_order_with_every_field(agent: Agent) -> None:

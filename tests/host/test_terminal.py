@@ -14,6 +14,11 @@ from kuasar_agent.ttrpc import StatusError
 from tests.support.agent import Agent, read_all
 
 
+@pytest.fixture
+def agent(module_agent: Agent) -> Agent:
+    return module_agent
+
+
 @pytest.fixture(params=["crun", "runc"])
 def runtime(request: pytest.FixtureRequest) -> str:
     return str(request.param)

@@ -14,8 +14,8 @@ import pytest
 
 from kuasar_agent.devices import Device, Devices
 from kuasar_agent.linux.uevent import Overrun, Uevent, UeventSocket
+from tests.support.timeouts import IN_PROCESS
 
-HANGS_AFTER = 20.0
 LO = Path("/sys/class/net/lo/uevent")
 
 
@@ -81,10 +81,10 @@ def test_devices_follow_the_kernel() -> None:
         calls += 1
         return any(event.devpath == lo.devpath for event in seen) or None
 
-    waiting = gevent.spawn(devices.wait_until, probe, "an event", monotonic() + HANGS_AFTER)
+    waiting = gevent.spawn(devices.wait_until, probe, "an event", monotonic() + IN_PROCESS)
     gevent.idle()
     LO.write_text("change")
-    assert waiting.get(timeout=HANGS_AFTER)
+    assert waiting.get(timeout=IN_PROCESS)
     assert calls >= 2
     LO.write_text("remove")
     assert lo not in devices.list("net")

@@ -21,9 +21,12 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from kuasar_agent.api import task_pb2
 from kuasar_agent.api.task_types_pb2 import Status
 from kuasar_agent.ttrpc import Code, StatusError
-from tests.host.test_task_events import events_until_delete
-from tests.support.agent import PROCESS_TYPE, TIMEOUT, Agent, eventually, running_agent
+from tests.support.agent import Agent, running_agent
 from tests.support.shim import Shim
+from tests.support.task_events import events_until_delete
+from tests.support.tasks import PROCESS_TYPE
+from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
 PRECONDITION = ("FAILED_PRECONDITION", "UNKNOWN", "the shim's own errors about states have no code")
 NEVER_RAN = "for the shim a failed exec stays created, and may be started once more"
@@ -219,7 +222,7 @@ _REQUESTS = {
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[Agent]:
-    with running_agent(tmp_path, "runc", "--all-events") as agent:
+    with running_agent(tmp_path, "runc", "--events", "all") as agent:
         yield agent
 
 

@@ -5,31 +5,27 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import gevent
 from gevent.socket import SHUT_WR, socket
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
 
-from kuasar_agent.api import runc_options_pb2, task_pb2
+from kuasar_agent.api import runc_options_pb2
 from kuasar_agent.api.sandbox_pb2 import CheckRequest
 from kuasar_agent.services import agent as observed
 from kuasar_agent.services import sandbox, task
 from kuasar_agent.ttrpc import Client, StatusError, Stub, connect, dial
 from kuasar_host.bundle import make_busybox_rootfs, make_spec
-
-# Bounds a hang; nothing here takes this long.
-TIMEOUT = 60.0
-
-PROCESS_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Process"
+from tests.support.processes import children_of, fd_targets
+from tests.support.tasks import Tasks
+from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
 # crun refuses v1 with a v2 tree next to it, which a host may have and a guest never has.
 _ENTER = """
@@ -42,15 +38,19 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 _numbers = itertools.count()
 
-T = TypeVar("T")
-
 
 class Agent:
     """A serving agent, a connection to it, and what a test needs around them."""
 
-    def __init__(self, directory: Path, runtime: str, *options: str) -> None:
-        """`options` are further ones of `kuasar-agent serve`."""
+    def __init__(
+        self, directory: Path, runtime: str, *options: str, own_network: bool = False
+    ) -> None:
+        """`options` are further ones of `kuasar-agent serve`.
+
+        With `own_network` the agent may write kernel parameters of the network.
+        """
         self.runtime = runtime
+        self._own_network = own_network
         self._options = options
         self.state = directory / "state"
         self.ports = directory / "ports"
@@ -66,6 +66,17 @@ class Agent:
         self._process = self._spawn()
         self.client = self.connect()
         self.tasks = self.client.stub(task.SERVICE)
+        self._calls = Tasks(self.tasks)
+        self.start = self._calls.start
+        self.wait = self._calls.wait
+        self.state_of = self._calls.state_of
+        self.kill = self._calls.kill
+        self.pids = self._calls.pids
+        self.pause = self._calls.pause
+        self.resume = self._calls.resume
+        self.close_io = self._calls.close_io
+        self.resize = self._calls.resize
+        self.delete = self._calls.delete
         self._warm_up()
         self.fds = self.open_fds()
         """What the agent had open before the test began."""
@@ -119,19 +130,12 @@ class Agent:
     def create(self, id: str, **fields: Any) -> int:
         """Create a container and return its pid."""
         fields.setdefault("options", self.options())
-        request = task_pb2.CreateTaskRequest(id=id, **fields)
-        return int(self.tasks.create(request, timeout=TIMEOUT).pid)
-
-    def start(self, id: str, exec_id: str = "") -> int:
-        request = task_pb2.StartRequest(id=id, exec_id=exec_id)
-        return int(self.tasks.start(request, timeout=TIMEOUT).pid)
+        return self._calls.create(id, **fields)
 
     def add_exec(self, id: str, exec_id: str, *command: str, **fields: Any) -> None:
         """Add an exec; `process` replaces parts of its OCI Process."""
         process = self.spec(id, command)["process"] | fields.pop("process", {})
-        spec = AnyMessage(type_url=PROCESS_TYPE, value=json.dumps(process).encode())
-        request = task_pb2.ExecProcessRequest(id=id, exec_id=exec_id, spec=spec, **fields)
-        self.tasks.exec(request, timeout=TIMEOUT)
+        self._calls.add_exec(id, exec_id, process, **fields)
 
     def exec(self, id: str, exec_id: str, *command: str, **fields: Any) -> int:
         """Add an exec and start it; returns its pid."""
@@ -144,43 +148,6 @@ class Agent:
         self.create(id, **fields)
         self.start(id)
         return id
-
-    def wait(self, id: str, exec_id: str = "") -> task_pb2.WaitResponse:
-        request = task_pb2.WaitRequest(id=id, exec_id=exec_id)
-        reply: task_pb2.WaitResponse = self.tasks.wait(request, timeout=TIMEOUT)
-        return reply
-
-    def state_of(self, id: str, exec_id: str = "") -> task_pb2.StateResponse:
-        request = task_pb2.StateRequest(id=id, exec_id=exec_id)
-        reply: task_pb2.StateResponse = self.tasks.state(request, timeout=TIMEOUT)
-        return reply
-
-    def kill(self, id: str, number: int, exec_id: str = "", *, everyone: bool = False) -> None:
-        request = task_pb2.KillRequest(id=id, exec_id=exec_id, signal=number, all=everyone)
-        self.tasks.kill(request, timeout=TIMEOUT)
-
-    def pause(self, id: str) -> None:
-        self.tasks.pause(task_pb2.PauseRequest(id=id), timeout=TIMEOUT)
-
-    def resume(self, id: str) -> None:
-        self.tasks.resume(task_pb2.ResumeRequest(id=id), timeout=TIMEOUT)
-
-    def pids(self, id: str) -> list[int]:
-        reply = self.tasks.pids(task_pb2.PidsRequest(id=id), timeout=TIMEOUT)
-        return [process.pid for process in reply.processes]
-
-    def close_io(self, id: str, exec_id: str = "") -> None:
-        request = task_pb2.CloseIORequest(id=id, exec_id=exec_id, stdin=True)
-        self.tasks.close_io(request, timeout=TIMEOUT)
-
-    def resize(self, id: str, width: int, height: int, exec_id: str = "") -> None:
-        request = task_pb2.ResizePtyRequest(id=id, exec_id=exec_id, width=width, height=height)
-        self.tasks.resize_pty(request, timeout=TIMEOUT)
-
-    def delete(self, id: str, exec_id: str = "") -> task_pb2.DeleteResponse:
-        request = task_pb2.DeleteRequest(id=id, exec_id=exec_id)
-        reply: task_pb2.DeleteResponse = self.tasks.delete(request, timeout=TIMEOUT)
-        return reply
 
     def port(self) -> int:
         """A port of the guest that nobody used yet."""
@@ -249,7 +216,8 @@ class Agent:
     def _spawn(self) -> subprocess.Popen[bytes]:
         serve = [sys.executable, "-m", "kuasar_agent.cli", "serve", "--state", str(self.state)]
         serve += ["--ports", str(self.ports), "--runtime", self.runtime, *self._options]
-        command = ["unshare", "-m", "--propagation", "unchanged", "sh", "-c", _ENTER, "sh", *serve]
+        unshare = ["unshare", *(["-n"] if self._own_network else []), "-m"]
+        command = [*unshare, "--propagation", "unchanged", "sh", "-c", _ENTER, "sh", *serve]
         with self.log.open("wb") as log:
             return subprocess.Popen(command, stdout=log, stderr=log)
 
@@ -264,9 +232,11 @@ class Agent:
 
 
 @contextmanager
-def running_agent(directory: Path, runtime: str, *options: str) -> Iterator[Agent]:
+def running_agent(
+    directory: Path, runtime: str, *options: str, own_network: bool = False
+) -> Iterator[Agent]:
     """An agent that must have nothing left of its containers at the end."""
-    agent = Agent(directory, runtime, *options)
+    agent = Agent(directory, runtime, *options, own_network=own_network)
     try:
         yield agent
         agent.assert_clean()
@@ -275,35 +245,6 @@ def running_agent(directory: Path, runtime: str, *options: str) -> Iterator[Agen
         raise
     finally:
         agent.stop()
-
-
-def eventually(probe: Callable[[], T], accept: Callable[[T], bool], within: float = 20.0) -> T:
-    """The first result of `probe` that `accept` takes, else the last one after `within` seconds."""
-    deadline = time.monotonic() + within
-    while not accept(result := probe()) and time.monotonic() < deadline:
-        gevent.sleep(0.01)
-    return result
-
-
-def children_of(pid: int) -> list[str]:
-    """`<pid> <name> <state>` of every child of a process, zombies included."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            head, _, tail = path.read_text().rpartition(")")
-            state, parent = tail.split()[:2]
-            if int(parent) == pid:
-                found.append(f"{head.replace('(', '')} {state}")
-    return found
-
-
-def fd_targets(pid: int) -> list[str]:
-    """What each descriptor of a process is, without the numbers that tell sockets apart."""
-    targets = []
-    for path in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):
-            targets.append(re.sub(r"\[\d+\]", "", str(path.readlink())))
-    return sorted(targets)
 
 
 def read_all(peer: socket) -> bytes:

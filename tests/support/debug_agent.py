@@ -12,7 +12,10 @@ from pathlib import Path
 from gevent.socket import socket
 
 from kuasar_agent.ttrpc import dial
-from tests.support.agent import TIMEOUT, children_of, eventually, fd_targets, read_all
+from tests.support.agent import read_all
+from tests.support.processes import children_of, fd_targets
+from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
 CONSOLE = 1025
 

@@ -10,33 +10,36 @@ from typing import NamedTuple
 import gevent
 from google.protobuf.empty_pb2 import Empty
 
-from kuasar_agent.api import agent_pb2, sandbox_pb2, task_pb2
+from kuasar_agent.api import sandbox_pb2
 from kuasar_agent.ttrpc import Client, dial
-from kuasar_debug.cli import IMAGE as IMAGE  # the tests' name for it
+from kuasar_debug import images
 from kuasar_host.bundle import make_bundle
-from kuasar_host.microvm import Config, MicroVM
-from tests.support.agent import eventually
+from kuasar_host.config import Config, Disk
+from kuasar_host.microvm import MicroVM
+from kuasar_host.services import AGENT as AGENT
+from kuasar_host.services import SANDBOX as SANDBOX
+from kuasar_host.services import TASK as TASK
+from tests.support.tasks import Tasks
+from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
-TASK = task_pb2.DESCRIPTOR.services_by_name["Task"]
-AGENT = agent_pb2.DESCRIPTOR.services_by_name["Agent"]
-SANDBOX = sandbox_pb2.DESCRIPTOR.services_by_name["SandboxService"]
-_HANGS_AFTER = 60.0
+IMAGE = images.directory()
+"""The built image, or that of KUASAR_IMAGE."""
 _DISK_SIZE = 16 << 20
 
 
 def config(directory: Path, **options: object) -> Config:
-    """The built image, or KUASAR_IMAGE's, booted in `directory`; options are those of Config."""
+    """Return the configuration of a guest with IMAGE; options are those of Config."""
     defaults = {"kernel": IMAGE / "vmlinux", "initrd": [IMAGE / "kuasar.initrd"]}
     return Config(directory=directory, **{**defaults, **options})  # type: ignore[arg-type]
 
 
-def disk(directory: Path) -> list[str]:
-    """QEMU's options for a small empty disk, /dev/vda in the guest."""
+def disk(directory: Path) -> Disk:
+    """Make a small empty disk, /dev/vda in the guest."""
     image = directory / "disk.raw"
     with image.open("wb") as file:
         file.truncate(_DISK_SIZE)
-    drive = f"file={str(image).replace(',', ',,')},format=raw,if=none,id=vda"
-    return ["-drive", drive, "-device", "virtio-blk-pci,drive=vda"]
+    return Disk("vda", image)
 
 
 class Result(NamedTuple):
@@ -52,6 +55,7 @@ class Guest:
         self.vm = vm
         self.client: Client = vm.connect()
         self.task = self.client.stub(TASK)
+        self.calls = Tasks(self.task)
         self.sandbox = self.client.stub(SANDBOX)
         self.observed = self.client.stub(AGENT)
         self._count = 0
@@ -62,12 +66,12 @@ class Guest:
 
     def leaks(self) -> list[str]:
         """The agent's own report, a line for each thing."""
-        found = self.observed.leaks(Empty(), timeout=_HANGS_AFTER).leaks
+        found = self.observed.leaks(Empty(), timeout=TIMEOUT).leaks
         return [f"{leak.kind} {leak.what} {leak.detail}" for leak in found]
 
     def assert_no_leaks(self) -> None:
         """What is being given back has a moment to go."""
-        left = eventually(self.leaks, lambda left: not left, within=_HANGS_AFTER)
+        left = eventually(self.leaks, lambda left: not left, within=TIMEOUT)
         assert not left, left
 
     def bundle(self, command: Sequence[str], *, guest_pids: bool = False) -> str:
@@ -87,22 +91,18 @@ class Guest:
         """Run a container to its end and delete it."""
         id = self.bundle(command, guest_pids=guest_pids)
         ports = 30000 + 2 * self._count, 30001 + 2 * self._count
-        self.task.create(
-            task_pb2.CreateTaskRequest(
-                id=id, stdout=f"vsock://3:{ports[0]}", stderr=f"vsock://3:{ports[1]}"
-            ),
-            timeout=_HANGS_AFTER,
-        )
+        stdout, stderr = (f"vsock://3:{port}" for port in ports)
+        self.calls.create(id, stdout=stdout, stderr=stderr)
         readers = [gevent.spawn(self._read, port) for port in ports]
-        self.task.start(task_pb2.StartRequest(id=id), timeout=_HANGS_AFTER)
-        exit = self.task.wait(task_pb2.WaitRequest(id=id), timeout=_HANGS_AFTER)
-        stdout, stderr = (reader.get(timeout=_HANGS_AFTER) for reader in readers)
-        self.task.delete(task_pb2.DeleteRequest(id=id), timeout=_HANGS_AFTER)
-        return Result(exit.exit_status, stdout, stderr)
+        self.calls.start(id)
+        status = self.calls.wait(id).exit_status
+        written = [reader.get(timeout=TIMEOUT) for reader in readers]
+        self.calls.delete(id)
+        return Result(status, *written)
 
     def _read(self, port: int) -> bytes:
         chunks = []
-        with dial(self.vm.address(port), _HANGS_AFTER) as peer:
+        with dial(self.vm.address(port), TIMEOUT) as peer:
             while data := peer.recv(65536):
                 chunks.append(data)
         return b"".join(chunks)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import signal
 
 import gevent
 import pytest
-from google.protobuf.any_pb2 import Any as AnyMessage
 
-from kuasar_agent.api import task_pb2
 from kuasar_agent.api.task_types_pb2 import PAUSED, RUNNING, STOPPED
 from kuasar_agent.ttrpc import StatusError
 from kuasar_host.bundle import make_spec
 from tests.support.guest import Guest
+from tests.support.timeouts import TIMEOUT
 
-HANGS_AFTER = 60.0
 KILLED = 128 + signal.SIGKILL
 
 
@@ -24,50 +21,40 @@ class Life:
 
     def __init__(self, guest: Guest) -> None:
         self.id = guest.bundle(["sleep", "1000"])
-        self._task = guest.task
-        self._task.create(task_pb2.CreateTaskRequest(id=self.id), timeout=HANGS_AFTER)
-        self._task.start(task_pb2.StartRequest(id=self.id), timeout=HANGS_AFTER)
+        self._calls = guest.calls
+        self._calls.create(self.id)
+        self._calls.start(self.id)
 
     def status(self) -> int:
-        request = task_pb2.StateRequest(id=self.id)
-        return int(self._task.state(request, timeout=HANGS_AFTER).status)
+        return self._calls.state_of(self.id).status
 
     def exec(self, exec_id: str, script: str) -> int:
-        """Run a shell script beside it; its exit status."""
+        """Run a shell script in an exec, delete it, return its exit status."""
         process = make_spec(self.id, ["sh", "-c", script])["process"]
-        spec = AnyMessage(value=json.dumps(process).encode())
-        request = task_pb2.ExecProcessRequest(id=self.id, exec_id=exec_id, spec=spec)
-        self._task.exec(request, timeout=HANGS_AFTER)
-        wait = task_pb2.WaitRequest(id=self.id, exec_id=exec_id)
-        waiter = gevent.spawn(self._task.wait, wait, timeout=HANGS_AFTER)
-        start = task_pb2.StartRequest(id=self.id, exec_id=exec_id)
-        self._task.start(start, timeout=HANGS_AFTER)
+        self._calls.add_exec(self.id, exec_id, process)
+        waiter = gevent.spawn(self._calls.wait, self.id, exec_id)
+        self._calls.start(self.id, exec_id)
         status = int(waiter.get().exit_status)
-        delete = task_pb2.DeleteRequest(id=self.id, exec_id=exec_id)
-        assert self._task.delete(delete, timeout=HANGS_AFTER).exit_status == status
+        assert self._calls.delete(self.id, exec_id).exit_status == status
         return status
 
     def pids(self) -> int:
-        request = task_pb2.PidsRequest(id=self.id)
-        return len(self._task.pids(request, timeout=HANGS_AFTER).processes)
+        return len(self._calls.pids(self.id))
 
     def pause(self) -> None:
-        self._task.pause(task_pb2.PauseRequest(id=self.id), timeout=HANGS_AFTER)
+        self._calls.pause(self.id)
 
     def resume(self) -> None:
-        self._task.resume(task_pb2.ResumeRequest(id=self.id), timeout=HANGS_AFTER)
+        self._calls.resume(self.id)
 
     def kill(self) -> int:
-        """Its exit status."""
-        request = task_pb2.KillRequest(id=self.id, signal=signal.SIGKILL)
-        self._task.kill(request, timeout=HANGS_AFTER)
-        wait = task_pb2.WaitRequest(id=self.id)
-        return int(self._task.wait(wait, timeout=HANGS_AFTER).exit_status)
+        """Kill the container and return its exit status."""
+        self._calls.kill(self.id, signal.SIGKILL)
+        return self._calls.wait(self.id).exit_status
 
     def delete(self) -> int:
-        """Its exit status."""
-        request = task_pb2.DeleteRequest(id=self.id)
-        return int(self._task.delete(request, timeout=HANGS_AFTER).exit_status)
+        """Delete the container and return its exit status."""
+        return self._calls.delete(self.id).exit_status
 
 
 def check_lifecycle(guest: Guest) -> None:
@@ -76,7 +63,7 @@ def check_lifecycle(guest: Guest) -> None:
     assert (life.status(), life.pids()) == (RUNNING, 1)
     scripts = {f"x{status}": f"exit {status}" for status in (0, 7, 255)}
     execs = [gevent.spawn(life.exec, *script) for script in scripts.items()]
-    assert [exec.get(timeout=HANGS_AFTER) for exec in execs] == [0, 7, 255]
+    assert [exec.get(timeout=TIMEOUT) for exec in execs] == [0, 7, 255]
     life.pause()
     assert life.status() == PAUSED
     with pytest.raises(StatusError, match="paused"):

@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import TypeVar
 
 from kuasar_agent.linux import syscalls
-from kuasar_agent.linux.mount import is_mounted, mount, mounts
+from kuasar_agent.linux.mount import mount, mounts
 
 T = TypeVar("T")
 
@@ -31,11 +31,16 @@ def isolated(body: Callable[[], T], flags: int = 0) -> T:
     return fork(child)
 
 
+def is_mounted(target: str) -> bool:
+    """Return whether this namespace has a mount at exactly `target`."""
+    return any(entry.target == target for entry in mounts())
+
+
 def make_mounts_private() -> None:
     """Let no mount of this namespace reach another one."""
     # In a chroot `/` is no mount point; what is mounted below it then has to do.
-    targets = {"/"} if is_mounted("/") else {entry.target for entry in mounts()}
-    for target in targets:
+    targets = {entry.target for entry in mounts()}
+    for target in {"/"} & targets or targets:
         mount(None, target, None, ["rprivate"])
 
 

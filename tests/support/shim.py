@@ -21,9 +21,9 @@ from kuasar_agent.api import events_pb2, runc_options_pb2, task_pb2
 from kuasar_agent.services import task
 from kuasar_agent.ttrpc import Context, Server, connect, listen
 from kuasar_agent.ttrpc.status import StatusError
+from tests.support.timeouts import TIMEOUT
 
 NAMESPACE = "k8s.io"
-TIMEOUT = 60.0
 _EVENTS = events_pb2.DESCRIPTOR.services_by_name["Events"]
 
 

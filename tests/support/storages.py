@@ -14,9 +14,8 @@ from kuasar_agent.devices import Devices
 from kuasar_agent.errors import AgentError
 from kuasar_agent.linux.mount import MountInfo, mounts
 from kuasar_agent.linux.uevent import Uevent
-from kuasar_agent.sandbox.storage import Storages
+from kuasar_agent.storage.storages import Storages
 
-HANGS_AFTER = 30.0
 ADDRESS = "0000:00:06.0"
 DISK = f"/devices/pci0000:00/{ADDRESS}/virtio3/block"
 

@@ -35,6 +35,7 @@ def open_stream(client: Client, id: str) -> ClientStream:
     stream = client.stream(METHOD)
     stream.send(pack(StreamInit(id=id)))
     ack = stream.recv()
+    assert ack is not None
     assert (ack.type_url, ack.value) == ("google.protobuf.Empty", b"")
     return stream
 
@@ -48,7 +49,7 @@ def grant(stream: ClientStream, size: int) -> None:
 def acknowledge(stream: ClientStream) -> None:
     """Close the host's side after the agent's, as Go's client does; ours writes nothing then."""
     call = stream._call
-    frame = encode(call.state.id, DATA, REMOTE_CLOSED | NO_DATA, b"")
+    frame = encode(call.stream.id, DATA, REMOTE_CLOSED | NO_DATA, b"")
     call._connection.core.outbox.append(frame)
     call._connection.ask_flush()
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.agent import eventually
+from tests.support.waiting import eventually
 
 
 class Screen:

@@ -10,7 +10,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from kuasar_agent.api import cgroups_v1_pb2, cgroups_v2_pb2, task_events_pb2, task_pb2
 from kuasar_agent.ttrpc import Stub
-from tests.support.agent import TIMEOUT
+from tests.support.timeouts import TIMEOUT
 
 MIB = 1 << 20
 HOG = f"dd if=/dev/zero of=/dev/null bs={64 * MIB} count=1"

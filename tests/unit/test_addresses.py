@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from kuasar_agent.errors import InvalidArgument
-from kuasar_agent.sandbox import addresses
-from kuasar_agent.sandbox.addresses import (
+from kuasar_agent.storage import addresses
+from kuasar_agent.storage.addresses import (
     is_blk_at,
     is_mmio_at,
     is_pmem_at,

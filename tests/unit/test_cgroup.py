@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
-from kuasar_agent.linux import cgroup
 from kuasar_agent.linux.cgroup import Mode, choose, parse_proc_cgroup, parse_proc_cgroups
 
 ALL_V1 = ["cpuset", "cpu", "cpuacct", "blkio", "memory", "devices", "freezer", "pids"]
@@ -60,12 +57,3 @@ def test_proc_cgroup_maps_every_controller_to_its_path() -> None:
         "name=systemd": "/",
         "": "/init",
     }
-
-
-def test_a_controller_that_is_not_mounted_has_no_directory() -> None:
-    assert cgroup.directory(os.getpid(), "memory", "/nonexistent") is None
-
-
-def test_a_process_that_is_gone_is_told_apart() -> None:
-    with pytest.raises((FileNotFoundError, ProcessLookupError)):
-        cgroup.directory(2**22 + 1, "memory")

@@ -63,7 +63,7 @@ def test_a_switch_is_turned_on(key: str, form: str) -> None:
 
 @pytest.mark.parametrize("form", ["=false", "=0", "=no", "=False"])
 def test_a_switch_is_turned_off(form: str) -> None:
-    assert parse_cmdline(f"task.debug task.debug{form}").config.debug is False
+    assert parse_cmdline(f"task.debug task.debug{form}")[0].debug is False
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from gevent.socket import socketpair
 
 from kuasar_debug import exec as exec_
 from kuasar_debug.exec import HEADER, Output, command_line
-from kuasar_host.errors import DebugError
+from kuasar_host.errors import HostError
 
 TOKEN = "12-34"
 MARKER = b"__KSR_EXIT__:12-34:"
@@ -49,7 +49,7 @@ def test_without_a_marker_at_the_end_there_is_no_status(data: bytes) -> None:
     written: list[bytes] = []
     output = Output(TOKEN, written.append)
     output.feed(data)
-    with pytest.raises(DebugError):
+    with pytest.raises(HostError):
         output.finish()
     assert b"".join(written) == data
 
@@ -106,6 +106,6 @@ def test_the_header_leaves_before_the_command_line_is_made(
     running = gevent.spawn(exec_.run, ours, ["true"], lambda _: None)
     assert guest.recv(100) == b"the line\n"
     guest.close()
-    with pytest.raises(DebugError, match="without an exit status"):
+    with pytest.raises(HostError, match="without an exit status"):
         running.get(timeout=60)
     ours.close()

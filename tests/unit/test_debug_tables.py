@@ -27,6 +27,8 @@ from kuasar_agent.api import (
 from kuasar_agent.ttrpc import NotFound, Server, listen
 from kuasar_debug.logs import to_json, wanted
 from kuasar_debug.tables import TOP, table, top_row, usage
+from tests.support.command_line import kuasar_debug
+from tests.support.timeouts import TIMEOUT
 
 MIB = 1 << 20
 
@@ -83,26 +85,17 @@ class Events:
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
     server = Server()
-    server.register(task_pb2.DESCRIPTOR.services_by_name["Task"], Tasks())
-    server.register(sandbox_pb2.DESCRIPTOR.services_by_name["SandboxService"], Events())
+    server.register(task_pb2.DESCRIPTOR.services_by_name["Task"], Tasks(), partial=True)
+    sandbox = sandbox_pb2.DESCRIPTOR.services_by_name["SandboxService"]
+    server.register(sandbox, Events(), partial=True)
     server.start(listen(f"unix://{tmp_path}/1024"))
     yield f"unix://{tmp_path}"
     server.close()
 
 
-def run(address: str, *args: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def run(address: str, *args: str) -> subprocess.CompletedProcess[str]:
     name, *rest = args
-    # The server runs in this process: only gevent's may wait.
-    process = gsubprocess.Popen(
-        [sys.executable, "-m", "kuasar_debug", name, "--address", address, *rest],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    with gevent.Timeout(60):
-        stdout, stderr = process.communicate(stdin)
-    return subprocess.CompletedProcess(args, process.returncode, stdout, stderr)
+    return kuasar_debug(name, "--address", address, *rest)
 
 
 def documents(text: str) -> list[dict[str, Any]]:
@@ -133,7 +126,8 @@ def test_stats_leaves_out_what_ended(address: str) -> None:
     ]
     (shown,) = documents(run(address, "stats", "--json", "one").stdout)
     assert shown["container"] == "one"
-    assert shown["pids"] == {"current": "2"}
+    assert shown["pids"] == {"current": 2, "limit": 0}
+    assert shown["memory"]["usage_limit"] == 64 * MIB
 
 
 def test_top_shows_the_share_of_the_cpu_since_the_last_time(address: str) -> None:
@@ -176,10 +170,19 @@ def test_a_shell_of_an_agent_without_sessions_is_a_plain_connection(tmp_path: Pa
         second.close()
 
     server = gevent.spawn(serve)
-    done = run(f"unix://{tmp_path}", "shell", stdin="typed\n")
+    # The server runs in this process: only gevent's Popen may wait.
+    process = gsubprocess.Popen(
+        [sys.executable, "-m", "kuasar_debug", "shell", "--address", f"unix://{tmp_path}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with gevent.Timeout(TIMEOUT):
+        stdout, stderr = process.communicate("typed\n")
     server.kill()
     listener.close()
-    assert (done.returncode, done.stdout, done.stderr) == (0, "got typed\n", "")
+    assert (process.returncode, stdout, stderr) == (0, "got typed\n", "")
 
 
 @pytest.mark.parametrize(("metrics", "limit"), [(v1(), 0), (v2(), 64 * MIB)])

@@ -12,8 +12,8 @@ import pytest
 from kuasar_agent.devices import Device, Devices
 from kuasar_agent.errors import DeadlineExceeded
 from kuasar_agent.linux.uevent import Uevent
+from tests.support.timeouts import IN_PROCESS
 
-HANGS_AFTER = 20.0
 DISK = "/devices/pci0000:00/0000:00:06.0/virtio3/block/vda"
 OTHER = "/devices/pci0000:00/0000:00:07.0/virtio4/block/vdb"
 
@@ -52,7 +52,7 @@ def paths(devices: Devices) -> list[str]:
     return [device.devpath for device in devices.list("block")]
 
 
-def wait_for(devices: Devices, devpath: str, seconds: float = HANGS_AFTER) -> Device:
+def wait_for(devices: Devices, devpath: str, seconds: float = IN_PROCESS) -> Device:
     return devices.wait_for(
         "block", lambda device: device.devpath == devpath, "the disk", monotonic() + seconds
     )
@@ -118,7 +118,7 @@ def test_a_waiter_gets_the_device_that_comes_late(devices: Devices) -> None:
     gevent.idle()
     assert not any(greenlet.dead for greenlet in waiting)
     devices.apply(event("add", DISK, DEVNAME="vda"))
-    assert {greenlet.get(timeout=HANGS_AFTER).name for greenlet in waiting} == {"vda"}
+    assert {greenlet.get(timeout=IN_PROCESS).name for greenlet in waiting} == {"vda"}
 
 
 def test_a_partition_is_no_answer_to_who_waits_for_its_disk(devices: Devices) -> None:
@@ -127,7 +127,7 @@ def test_a_partition_is_no_answer_to_who_waits_for_its_disk(devices: Devices) ->
     gevent.idle()
     assert not waiting.dead
     devices.apply(event("add", DISK, DEVNAME="vda"))
-    assert waiting.get(timeout=HANGS_AFTER).name == "vda"
+    assert waiting.get(timeout=IN_PROCESS).name == "vda"
 
 
 def test_a_device_that_never_comes_is_named(devices: Devices) -> None:
@@ -156,7 +156,7 @@ def test_an_error_of_the_probe_ends_the_waiting(devices: Devices) -> None:
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        devices.wait_until(probe, "x", monotonic() + HANGS_AFTER)
+        devices.wait_until(probe, "x", monotonic() + IN_PROCESS)
 
 
 def test_what_happens_while_the_probe_blocks_is_not_missed(devices: Devices) -> None:
@@ -169,7 +169,7 @@ def test_what_happens_while_the_probe_blocks_is_not_missed(devices: Devices) -> 
             return None
         return True
 
-    assert devices.wait_until(probe, "x", monotonic() + HANGS_AFTER)
+    assert devices.wait_until(probe, "x", monotonic() + IN_PROCESS)
 
 
 def test_without_events_sysfs_is_looked_at_again(tmp_path: Path) -> None:
@@ -177,4 +177,4 @@ def test_without_events_sysfs_is_looked_at_again(tmp_path: Path) -> None:
     waiting = gevent.spawn(wait_for, devices, DISK)
     gevent.idle()
     make_device(tmp_path, DISK, "block")
-    assert waiting.get(timeout=HANGS_AFTER).name == "vda"
+    assert waiting.get(timeout=IN_PROCESS).name == "vda"

@@ -9,11 +9,11 @@ from typing import Any
 
 import gevent.event
 
-from kuasar_agent.containers.bundle import StdioUrls
 from kuasar_agent.containers.exec_process import ExecProcess
 from kuasar_agent.containers.process import ContainerContext
 from kuasar_agent.containers.shared_lock import SharedLock
 from kuasar_agent.reaper import Exit
+from kuasar_agent.stdio.urls import StdioUrls
 
 
 def make(urls: StdioUrls, told: list[str], launch: Callable[..., Any] | None = None) -> ExecProcess:
@@ -28,7 +28,7 @@ def make(urls: StdioUrls, told: list[str], launch: Callable[..., Any] | None = N
     cgroup: Any = SimpleNamespace(report_kills=lambda: told.append("kills"))
     init: Any = SimpleNamespace(require=lambda *_: None)
     context = ContainerContext("c", bundle, runtime, lambda _: stdio, events, cgroup, SharedLock())
-    return ExecProcess("e", urls, {}, context, init)
+    return ExecProcess("e", urls, {"args": ["x"]}, context, init)
 
 
 def test_the_kills_of_the_oom_killer_are_told_before_the_exit() -> None:
@@ -51,4 +51,4 @@ def test_a_size_that_was_set_before_the_start_is_the_runtimes_to_set() -> None:
     exec = make(StdioUrls(terminal=True), [], launch)
     exec.resize(100, 30)
     exec.start()
-    assert specs == [{"consoleSize": {"height": 30, "width": 100}}]
+    assert specs == [{"args": ["x"], "terminal": True, "consoleSize": {"height": 30, "width": 100}}]

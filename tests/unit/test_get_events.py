@@ -16,9 +16,8 @@ from kuasar_agent.reaper import Reaper
 from kuasar_agent.sandbox.pod import Pod
 from kuasar_agent.services.sandbox import SERVICE, SandboxService
 from kuasar_agent.ttrpc import Client, Server, connect, listen
+from tests.support.timeouts import IN_PROCESS
 from tests.support.ttrpc.live import until
-
-HANGS_AFTER = 20.0
 
 
 def no_pod() -> Pod:
@@ -54,7 +53,7 @@ def _closers(server: Server) -> list[Callable[[], None]]:
 
 
 def take(client: Client) -> str:
-    envelope = client.stub(SERVICE).get_events(Empty(), timeout=HANGS_AFTER)
+    envelope = client.stub(SERVICE).get_events(Empty(), timeout=IN_PROCESS)
     assert (envelope.topic, envelope.namespace) == ("/tasks/oom", "k8s.io")
     return task_events_pb2.TaskOOM.FromString(envelope.event.value).container_id
 
@@ -66,7 +65,7 @@ def test_each_event_reaches_one_of_several_waiters(
     waiting = [gevent.spawn(take, client) for client in clients]
     until(lambda: server.running == 4)
     publish(events, "a", "b", "c", "d")
-    assert sorted(each.get(timeout=HANGS_AFTER) for each in waiting) == ["a", "b", "c", "d"]
+    assert sorted(each.get(timeout=IN_PROCESS) for each in waiting) == ["a", "b", "c", "d"]
     for client in clients:
         client.close()
 
@@ -83,7 +82,7 @@ def test_a_waiter_whose_connection_died_takes_none(
         for step in steps if round % 2 else reversed(steps):
             step()
         with pytest.raises(Exception, match="closed"):
-            waiting.get(timeout=HANGS_AFTER)
+            waiting.get(timeout=IN_PROCESS)
         dying.close()
         until(lambda: server.running == 0)
         with connect(address) as client:

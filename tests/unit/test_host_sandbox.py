@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kuasar_host.errors import DebugError
+from kuasar_host.errors import HostError
 from kuasar_host.sandbox import is_running, lock, stop
 
 _KEEPER = """
@@ -83,10 +83,10 @@ def test_stop_returns_when_what_a_killed_process_had_started_is_gone(tmp_path: P
 
 
 def test_stop_without_a_microvm_says_so(tmp_path: Path) -> None:
-    with pytest.raises(DebugError, match="no microVM runs there"):
+    with pytest.raises(HostError, match="no microVM runs there"):
         stop(tmp_path)
     (tmp_path / "pid").write_text(str(os.getpid()))
-    with pytest.raises(DebugError, match="no microVM runs there"):
+    with pytest.raises(HostError, match="no microVM runs there"):
         stop(tmp_path)
 
 

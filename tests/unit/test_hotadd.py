@@ -9,8 +9,7 @@ import pytest
 
 from kuasar_agent.linux.uevent import Uevent
 from kuasar_agent.sandbox.hotadd import HotAdd
-
-HANGS_AFTER = 20.0
+from tests.support.timeouts import IN_PROCESS
 
 
 def make(sysfs: Path, name: str, online: str | None) -> Path:
@@ -31,7 +30,7 @@ def test_what_is_offline_at_the_start_comes_online(tmp_path: Path) -> None:
     first = make(tmp_path, "cpu/cpu0", None)
     make(tmp_path, "cpu/cpufreq", "0\n")
     running = gevent.spawn(HotAdd(str(tmp_path)).run)
-    with gevent.Timeout(HANGS_AFTER):
+    with gevent.Timeout(IN_PROCESS):
         while (cpu.read_text()[0], memory.read_text()[0]) != ("1", "1"):
             gevent.sleep(0.01)
     running.kill()
@@ -46,7 +45,7 @@ def test_what_is_added_comes_online(tmp_path: Path, name: str) -> None:
     gevent.idle()
     online = make(tmp_path, name, "0\n")
     hot_add.notice(added(name))
-    with gevent.Timeout(HANGS_AFTER):
+    with gevent.Timeout(IN_PROCESS):
         while online.read_text()[0] != "1":
             gevent.sleep(0.01)
     running.kill()

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from kuasar_agent.containers.bundle import Bundle, StdioUrls, load_stdio
+from kuasar_agent.containers.bundle import Bundle, load_stdio
+from kuasar_agent.stdio.urls import StdioUrls
 
 COMPLETE = {"stdin": "", "stdout": "chardev7", "stderr": "vsock://3:1", "terminal": False}
 REQUESTED = StdioUrls("in", "out", "err")

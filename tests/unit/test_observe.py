@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.util import LazyLoader, module_from_spec, spec_from_file_location
 from pathlib import Path
-from xml.etree import ElementTree
 
 import gevent
 import gevent.event
@@ -15,20 +15,18 @@ import pytest
 from gevent.socket import AF_UNIX, socket
 
 from kuasar_agent.agent import Agent, Settings
-from kuasar_agent.api import agent_pb2
+from kuasar_agent.boot.config import TaskConfig
 from kuasar_agent.containers.manager import Footprint
 from kuasar_agent.observe.calls import BUCKETS, Calls
 from kuasar_agent.observe.kernel import Mark, marks
 from kuasar_agent.observe.leaks import Leak, Leaks
 from kuasar_agent.observe.metrics import render
-from kuasar_agent.observe.otlp import Exporter
 from kuasar_agent.observe.stall import StallWatch
-from kuasar_agent.observe.tracing import Tracing
 from kuasar_agent.spans import span, trace_with, traced
+from kuasar_agent.stdio.descriptors import ReadEnd
 from kuasar_agent.ttrpc import Context, NotFound
-from kuasar_debug import timeline, timeline_svg
-from tests.support.agent import eventually
-from tests.support.otlp_receiver import Receiver, assert_nested
+from kuasar_host import timeline
+from tests.support.boot_report import boot_report
 
 
 def found(leaks: Leaks) -> list[Leak]:
@@ -45,7 +43,7 @@ def agent(tmp_path: Path) -> Agent:
         listener.bind(str(tmp_path / str(port)))
         return listener
 
-    return Agent(Settings(state=str(tmp_path), listen=listen, host_only=False))
+    return Agent(Settings(state=str(tmp_path), listen=listen, config=TaskConfig(vsock_peers="any")))
 
 
 def test_a_descriptor_that_nothing_holds_is_a_leak(agent: Agent) -> None:
@@ -61,10 +59,34 @@ def test_a_descriptor_that_nothing_holds_is_a_leak(agent: Agent) -> None:
 def test_a_descriptor_that_a_part_of_the_agent_holds_is_none(agent: Agent) -> None:
     leaks = Leaks(agent)
     with socket(AF_UNIX) as held:
-        agent.parts.append([held])
+        vars(agent)["held"] = [held]
         assert found(leaks) == []
-        agent.parts.clear()
+        del vars(agent)["held"]
         assert [leak.kind for leak in found(leaks)] == ["fd"]
+
+
+def test_a_descriptor_that_an_owner_names_is_none(agent: Agent) -> None:
+    leaks = Leaks(agent)
+    reader, writer = os.pipe()
+    vars(agent)["held"] = ReadEnd(reader)
+    assert [leak[:2] for leak in found(leaks)] == [("fd", str(writer))]
+    os.close(writer)
+    vars(agent).pop("held").close()
+    assert found(leaks) == []
+
+
+def test_a_report_loads_no_module_that_loads_when_it_is_used(agent: Agent, tmp_path: Path) -> None:
+    path = tmp_path / "late.py"
+    path.write_text("raise AssertionError\n")
+    spec = spec_from_file_location("late", path)
+    assert spec is not None
+    assert spec.loader is not None
+    spec.loader = LazyLoader(spec.loader)
+    vars(agent)["late"] = late = module_from_spec(spec)
+    spec.loader.exec_module(late)
+    assert found(Leaks(agent)) == []
+    with pytest.raises(AssertionError):
+        _ = late.anything
 
 
 def test_a_channel_that_outlives_its_container_is_a_leak(agent: Agent) -> None:
@@ -83,6 +105,9 @@ class Part:
     def work(self, forever: gevent.event.Event) -> None:
         forever.wait()
 
+    def report(self, leaks: Leaks) -> list[Leak]:
+        return found(leaks)
+
 
 Part.__module__ = "kuasar_agent.part"
 
@@ -94,12 +119,23 @@ def test_a_greenlet_is_explained_by_what_it_works_on(agent: Agent) -> None:
     gevent.sleep(0)
     (leak,) = found(leaks)
     assert leak[:2] == ("greenlet", "part.Part.work")
-    agent.parts.append(part)
+    vars(agent)["part"] = part
     assert found(leaks) == []
-    agent.parts.clear()
+    del vars(agent)["part"]
     forever.set()
     worker.join()
     assert found(leaks) == []
+
+
+def test_the_greenlet_that_makes_the_report_hides_no_other(agent: Agent) -> None:
+    leaks, forever = Leaks(agent), gevent.event.Event()
+    lost = gevent.spawn(Part().work, forever)
+    vars(agent)["part"] = part = Part()
+    gevent.sleep(0)
+    (leak,) = gevent.spawn(part.report, leaks).get()
+    assert leak[:2] == ("greenlet", "part.Part.work")
+    forever.set()
+    lost.join()
 
 
 def test_a_zombie_that_was_missed_is_waited_for_by_the_report(agent: Agent) -> None:
@@ -152,9 +188,7 @@ def test_a_page_of_metrics_is_prometheus_text(agent: Agent) -> None:
 BLOCKED = """
 import threading, time
 import gevent
-from kuasar_agent.observe.otlp import Exporter
 from kuasar_agent.observe.stall import StallWatch
-from kuasar_agent.observe.tracing import Tracing
 
 watch = StallWatch()
 watch.start()
@@ -206,40 +240,6 @@ def test_marks_cost_nothing_until_somebody_traces() -> None:
     assert opened == ["part", "inner"]
 
 
-def test_spans_wait_for_a_receiver_that_comes_later() -> None:
-    listener = socket()
-    listener.bind(("127.0.0.1", 0))
-    tracing = Tracing(f"http://127.0.0.1:{listener.getsockname()[1]}", {"host.name": "h"})
-    context = Context("/s/M")
-
-    def call(*_: object) -> None:
-        with span("part"):
-            raise NotFound("x")
-
-    tracing.begin()
-    try:
-        with pytest.raises(NotFound):
-            tracing(context, None, call)
-    finally:
-        tracing.end()
-    assert eventually(lambda: tracing.exporter.failed, bool)
-    listener.listen()
-    with Receiver(listener).serving() as receiver:
-        assert eventually(lambda: len(receiver.spans), lambda count: count == 2) == 2
-    (whole,), (part,) = receiver.named("s/M"), receiver.named("part")
-    assert whole.failed
-    assert part.failed
-    assert_nested(receiver, whole)
-    assert receiver.children(whole) == [part]
-    assert (tracing.exporter.sent, tracing.exporter.dropped) == (2, 0)
-
-
-@pytest.mark.parametrize("endpoint", ["", "http://h", "https://h:1", "vsock://2"])
-def test_an_endpoint_that_makes_no_sense_is_refused(endpoint: str) -> None:
-    with pytest.raises(ValueError, match="no endpoint"):
-        Exporter(endpoint)
-
-
 def test_the_kernels_log_gives_its_phases(tmp_path: Path) -> None:
     log = tmp_path / "kmsg"
     log.write_text("6,1,1500,-;Linux version 6.1\n")
@@ -249,27 +249,9 @@ def test_the_kernels_log_gives_its_phases(tmp_path: Path) -> None:
     assert marks(str(tmp_path / "none")) == []
 
 
-@pytest.fixture
-def boot() -> agent_pb2.BootResponse:
-    step, mark = agent_pb2.BootStep, agent_pb2.KernelMark
-    return agent_pb2.BootResponse(
-        steps=[
-            step(name="mounts", start_ms=2000, ms=20),
-            step(name="import gevent", start_ms=2030, ms=300),
-            step(name="imports", start_ms=2025, ms=400),
-            step(name="serve", start_ms=2430, ms=10),
-        ],
-        serving_ms=2450,
-        marks=[
-            mark(at_ms=500, text="Trying to unpack rootfs image as initramfs..."),
-            mark(at_ms=900, text="Freeing initrd memory: 13M"),
-            mark(at_ms=1200, text="Run /init as init process"),
-        ],
-    )
-
-
-def test_a_start_up_is_laid_out_on_one_clock(boot: agent_pb2.BootResponse) -> None:
-    found = [(bar.name, bar.start, bar.length, bar.inner) for bar in timeline.bars(boot, 100)]
+def test_a_start_up_is_laid_out_on_one_clock() -> None:
+    bars = timeline.bars(boot_report(), 100)
+    found = [(bar.name, bar.start, bar.length, bar.inner) for bar in bars]
     assert found == [
         ("QEMU and its firmware", 0, 100, False),
         ("kernel", 100, 1200, False),
@@ -280,22 +262,6 @@ def test_a_start_up_is_laid_out_on_one_clock(boot: agent_pb2.BootResponse) -> No
         ("import gevent", 2130, 300, True),
         ("serve", 2530, 10, False),
     ]
-
-
-@pytest.mark.parametrize("ending", ["svg", "png"])
-def test_a_start_up_can_be_looked_at(
-    boot: agent_pb2.BootResponse, tmp_path: Path, ending: str
-) -> None:
-    drawn = timeline.Timeline(list(timeline.bars(boot, 100)), 2550, 2600, "Linux, tcg")
-    path = tmp_path / f"boot.{ending}"
-    timeline_svg.draw(drawn, path)
-    if ending == "svg":
-        assert ElementTree.parse(path).getroot().tag.endswith("svg")
-    else:
-        assert path.read_bytes().startswith(b"\x89PNG")
-    lines = timeline.text(drawn).splitlines()
-    assert "Linux, tcg" in lines[0]
-    assert [line.split("  ")[0] for line in lines[2:4]] == ["QEMU and its firmware", "kernel"]
 
 
 def test_a_boot_needs_a_place_or_a_picture_to_make() -> None:

@@ -13,7 +13,8 @@ from google.protobuf.message import Message
 from kuasar_agent.api import task_events_pb2
 from kuasar_agent.linux.cgroup_files import Cgroup
 from kuasar_agent.resources.oom import OomEventfd, OomWatch, OomWatcher
-from tests.support.agent import eventually, fd_targets
+from tests.support.processes import fd_targets
+from tests.support.waiting import eventually
 
 ID = "c1"
 

@@ -1,4 +1,4 @@
-"""PodSandboxConfig in every JSON that a host may write."""
+"""PodSandboxConfig in every JSON that a host may write, and as the message itself."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_sysctls_are_texts() -> None:
     assert of({"linux": {"sysctls": {"a": "1 2", "b": 3}}}).sysctls == {"a": "1 2", "b": "3"}
 
 
-@pytest.mark.parametrize("url", ["", "runtime.v1.PodSandboxConfig", "x"])
+@pytest.mark.parametrize("url", ["", "runtime.v1.PodSandboxStatus", "x", "x/PodSandboxConfig"])
 def test_another_type_is_not_supported(url: str) -> None:
     with pytest.raises(NotFound) as raised:
         parse(url, b"{}")
@@ -78,3 +78,43 @@ def test_another_type_is_not_supported(url: str) -> None:
 def test_what_makes_no_sense_is_an_invalid_argument(text: bytes) -> None:
     with pytest.raises(InvalidArgument, match=r"^convert PodSandboxConfig failed: "):
         parse("PodSandboxConfig", text)
+
+
+def field(number: int, value: bytes | int) -> bytes:
+    """A field in protobuf's wire format; numbers and lengths here are below 128."""
+    if isinstance(value, int):
+        return bytes([number << 3, value])
+    return bytes([number << 3 | 2, len(value)]) + value
+
+
+def message(options: bytes | None) -> bytes:
+    """The pod configuration of k8s.io/cri-api as containerd marshals it."""
+    sysctl = field(1, b"net.core.somaxconn") + field(2, b"1024")
+    # Beside the options: run_as_user, an empty seccomp profile, privileged.
+    context = field(3, field(1, 7)) + field(9, b"") + field(6, 1)
+    if options is not None:
+        context += field(1, options)
+    linux = field(1, b"/pod") + field(2, context) + field(3, sysctl) + field(4, b"")
+    dns = field(1, b"10.0.0.10")
+    metadata = field(1, b"name") + field(2, b"uid") + field(3, b"default") + field(4, 1)
+    return field(1, metadata) + field(2, b"pod-1") + field(4, dns) + field(8, linux)
+
+
+@pytest.mark.parametrize("prefix", ["", "type.googleapis.com/"])
+@pytest.mark.parametrize(
+    ("options", "shared"),
+    [(b"", True), (field(2, 0), True), (field(2, 1), False), (field(2, 2), False), (None, False)],
+)
+def test_the_message_itself_is_understood(prefix: str, options: bytes | None, shared: bool) -> None:
+    config = parse(f"{prefix}runtime.v1.PodSandboxConfig", message(options))
+    assert config == PodConfig({"net.core.somaxconn": "1024"}, shared)
+
+
+def test_an_empty_message_has_every_default() -> None:
+    assert parse("runtime.v1.PodSandboxConfig", b"") == PodConfig({}, False)
+
+
+@pytest.mark.parametrize("wire", [message(None)[:-1], b"{}", field(8, field(3, field(1, b"\xff")))])
+def test_a_damaged_message_is_an_invalid_argument(wire: bytes) -> None:
+    with pytest.raises(InvalidArgument, match=r"^convert PodSandboxConfig failed: "):
+        parse("runtime.v1.PodSandboxConfig", wire)

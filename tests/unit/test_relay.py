@@ -9,8 +9,7 @@ import pytest
 from gevent.socket import SHUT_WR, socket, socketpair
 
 from kuasar_host.vsock.relay import relay
-
-HANGS_AFTER = 10.0
+from tests.support.timeouts import IN_PROCESS
 
 
 class Peers:
@@ -22,7 +21,7 @@ class Peers:
         self.ports: list[int] = []
         self.done = gevent.spawn(relay, self._relayed, self._dial)
         for end in (self.client, self.guest):
-            end.settimeout(HANGS_AFTER)
+            end.settimeout(IN_PROCESS)
 
     def _dial(self, port: int) -> tuple[socket, int]:
         self.ports.append(port)
@@ -33,7 +32,7 @@ class Peers:
     def close(self) -> None:
         for end in (self.client, self.guest, self._dialled):
             end.close()
-        self.done.get(timeout=HANGS_AFTER)
+        self.done.get(timeout=IN_PROCESS)
 
 
 @pytest.fixture
@@ -82,7 +81,7 @@ def test_a_megabyte_goes_through_in_both_directions(peers: Peers) -> None:
         reader = gevent.spawn(read_all, target)
         source.sendall(data)
         source.shutdown(SHUT_WR)
-        assert reader.get(timeout=HANGS_AFTER) == data
+        assert reader.get(timeout=IN_PROCESS) == data
 
 
 def test_a_client_that_leaves_ends_the_guests_connection(peers: Peers) -> None:

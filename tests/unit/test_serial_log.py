@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import gevent
 import pytest
 
 from kuasar_host.serial_log import SerialLog
@@ -25,10 +26,9 @@ def follow(path: Path, data: bytes) -> SerialLog:
     return console
 
 
-def test_steps_and_serving_are_remembered_and_other_lines_skipped(tmp_path: Path) -> None:
+def test_the_line_serving_is_remembered_and_other_lines_are_skipped(tmp_path: Path) -> None:
     console = follow(tmp_path / "console.log", LINES)
-    assert [(step["step"], step["ms"]) for step in console.steps] == [("mounts", "13.5")]
-    assert console.serving["version"] == "0.1.0"
+    assert console.serving()["version"] == "0.1.0"
     assert (tmp_path / "console.log").read_bytes() == LINES
 
 
@@ -36,8 +36,16 @@ def test_lines_of_json_are_read_as_well(tmp_path: Path) -> None:
     step = b'{"ts":1.2,"level":"info","msg":"boot step","step":"mounts","ms":"13.5"}\n'
     serving = b'{"ts":1.5,"level":"info","msg":"serving","version":"0.1.0","on":true}\n'
     console = follow(tmp_path / "console.log", step + b'{"ts":broken\n' + serving)
-    assert [(step["step"], step["ms"]) for step in console.steps] == [("mounts", "13.5")]
-    assert (console.serving["version"], console.serving["on"]) == ("0.1.0", "true")
+    assert (console.serving()["version"], console.serving()["on"]) == ("0.1.0", "true")
+
+
+def test_serving_waits_for_the_line(tmp_path: Path) -> None:
+    console = SerialLog(tmp_path / "console.log")
+    assert console.serving() == {}
+    waiting = gevent.spawn(console.serving, 60)
+    gevent.sleep(0)
+    console.follow(io.BytesIO(LINES))
+    assert waiting.get(timeout=60)["cgroup"] == "v2"
 
 
 def test_the_kernels_start_is_reckoned_from_the_first_line_of_the_agent(tmp_path: Path) -> None:
@@ -52,16 +60,23 @@ def test_bytes_that_are_no_text_are_kept_and_shown_as_replacement(tmp_path: Path
     assert console.tail() == "\ufffd\ufffd\n\nts=\ufffd"
 
 
-def test_a_panic_wakes_whoever_waits(tmp_path: Path) -> None:
+def test_a_panic_is_remembered(tmp_path: Path) -> None:
     console = follow(tmp_path / "console.log", b"[ 1.0] Kernel panic - not syncing: x\n")
     assert console.panic == "[ 1.0] Kernel panic - not syncing: x"
-    assert console.changed.is_set()
+    assert console.ended.is_set()
 
 
 def test_a_console_that_another_process_followed_gives_the_same(tmp_path: Path) -> None:
     first = follow(tmp_path / "console.log", LINES)
     second = SerialLog(tmp_path / "console.log")
     second.read_past(100.0)
-    assert (second.steps, second.serving) == (first.steps, first.serving)
+    assert second.serving() == first.serving()
     assert second.init_at == 100.0
     assert second.kernel_at == pytest.approx(98.8)
+
+
+def test_without_the_time_of_the_first_line_that_of_the_kernel_is_unknown(tmp_path: Path) -> None:
+    follow(tmp_path / "console.log", LINES)
+    second = SerialLog(tmp_path / "console.log")
+    second.read_past(None)
+    assert (second.init_at, second.kernel_at) == (None, None)

@@ -12,11 +12,11 @@ import gevent
 import pytest
 from gevent.socket import AF_UNIX, SOCK_STREAM, socket
 
-from kuasar_agent.containers.bundle import StdioUrls
 from kuasar_agent.devices import Devices
 from kuasar_agent.stdio.channels import OutputChannel
 from kuasar_agent.stdio.stdio import Stdio
 from kuasar_agent.stdio.transports import Transports
+from kuasar_agent.stdio.urls import StdioUrls
 
 GRACE = 0.3
 LONG = 60.0

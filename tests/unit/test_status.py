@@ -9,7 +9,11 @@ from kuasar_agent.containers.runtime import RuntimeFailed
 from kuasar_agent.services.statuses import to_status
 from kuasar_agent.ttrpc import Code, ConnectionClosed, StatusError, Unavailable
 
-KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+KINDS = [
+    kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, errors.AgentError)
+]
 
 
 def test_a_code_stands_for_the_general_class_not_for_a_special_one() -> None:

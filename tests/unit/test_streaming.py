@@ -12,12 +12,12 @@ from gevent.queue import Queue
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from kuasar_agent.api.transfer_pb2 import Data
+from kuasar_agent.containerd import pack
 from kuasar_agent.services.streaming import encode_data
 from kuasar_agent.stdio.channels import OutputChannel, Preempted
 from kuasar_agent.stdio.flow_control import MESSAGE, OutputFlow
 from kuasar_agent.stdio.pacing import FREE_MESSAGES
 from kuasar_agent.ttrpc import StreamClosed
-from tests.support.streams import pack
 
 
 class Crowded:

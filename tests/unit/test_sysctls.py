@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kuasar_agent.errors import InvalidArgument, Unknown
-from kuasar_agent.sandbox.sysctls import find, split, write
+from kuasar_agent.linux.sysctls import find, split, write
 
 
 @pytest.fixture

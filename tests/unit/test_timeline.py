@@ -12,11 +12,11 @@ def test_steps_are_kept_in_order_on_one_clock() -> None:
     before = now_ms()
     with timeline.step("a"):
         inside = now_ms()
-    timeline.mark("b")
+    with timeline.step("b"):
+        pass
     a, b = timeline.steps
     assert [a.name, b.name] == ["a", "b"]
     assert before <= a.start_ms <= inside <= a.start_ms + a.ms <= b.start_ms
-    assert b.ms == 0
 
 
 def test_a_step_that_fails_is_timed_and_its_error_passed_on() -> None:

@@ -14,13 +14,12 @@ import pytest
 from gevent.socket import SHUT_WR, create_connection, socket
 
 from kuasar_agent.stdio.vsock_ports import ListenerSink, ListenerSource
-
-TIMEOUT = 20.0
+from tests.support.timeouts import IN_PROCESS
 
 
 @pytest.fixture(autouse=True)
 def hangs_end() -> Iterator[None]:
-    with gevent.Timeout(TIMEOUT):
+    with gevent.Timeout(IN_PROCESS):
         yield
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kuasar_host import accel, vsock_transport
-from kuasar_host.errors import DebugError
+from kuasar_host.errors import HostError
 from kuasar_host.vsock_transport import Reserved
 
 
@@ -18,7 +18,7 @@ def test_without_the_device_the_own_back_end_serves(
     monkeypatch.setattr(vsock_transport, "VHOST_DEVICE", str(tmp_path / "none"))
     assert vsock_transport.choose("auto") is None
     assert vsock_transport.choose("user") is None
-    with pytest.raises(DebugError, match="none is missing or refuses a CID"):
+    with pytest.raises(HostError, match="none is missing or refuses a CID"):
         vsock_transport.choose("kernel")
 
 

@@ -14,6 +14,6 @@ from tests.support.guest import Guest, config, disk
 def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
     """A guest with the defaults, shared by the whole session."""
     directory = tmp_path_factory.mktemp("vm")
-    with MicroVM.boot(config(directory, arguments=disk(directory))) as vm:
+    with MicroVM.boot(config(directory, disks=[disk(directory)])) as vm:
         yield Guest(vm)
         print("console:", vm.console.tail(), sep="\n")

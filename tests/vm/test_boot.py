@@ -14,6 +14,7 @@ from kuasar_agent.ttrpc import NotFound
 from kuasar_host.microvm import MicroVM
 from tests.support.guest import IMAGE, Guest, config
 from tests.support.guest_lifecycle import check_lifecycle
+from tests.support.timeouts import GUEST
 
 
 @pytest.mark.parametrize("sharefs", ["virtiofs", "9p"])
@@ -23,7 +24,7 @@ def test_boots_from_each_share_with_each_cgroup_version(
 ) -> None:
     options = config(tmp_path, sharefs=sharefs, append=f"task.cgroup={cgroup}")
     with MicroVM.boot(options) as vm:
-        assert vm.console.serving["cgroup"] == cgroup
+        assert vm.console.serving(GUEST)["cgroup"] == cgroup
         guest = Guest(vm)
         result = guest.run("sh", "-c", "echo out; echo err >&2; exit 7")
         assert result == (7, b"out\n", b"err\n")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kuasar_host.microvm import Config, MicroVM
-from kuasar_host.root_disk import RootDisk
+from kuasar_host.config import Config, RootDisk
+from kuasar_host.microvm import MicroVM
 from tests.support.guest import IMAGE, Guest, config
 
 DISK = IMAGE / "kuasar.img"

@@ -13,8 +13,8 @@ import pytest
 from kuasar_agent.api import cgroups_v1_pb2, task_pb2
 from kuasar_agent.ttrpc import dial
 from kuasar_host.microvm import MicroVM
-from tests.support.agent import eventually
 from tests.support.guest import SANDBOX, Guest, config, disk
+from tests.support.timeouts import GUEST
 from tests.support.usage import (
     HOG,
     MIB,
@@ -29,8 +29,8 @@ from tests.support.usage import (
     update,
     working_set,
 )
+from tests.support.waiting import eventually
 
-HANGS_AFTER = 240.0
 PORT = 40000
 DISK = 254, 0
 """Major and minor number of the first virtio disk."""
@@ -55,7 +55,7 @@ def machine(
         yield request.getfixturevalue("guest")
         return
     directory = tmp_path_factory.mktemp("v1")
-    options = config(directory, arguments=disk(directory), append="task.cgroup=v1")
+    options = config(directory, disks=[disk(directory)], append="task.cgroup=v1")
     with MicroVM.boot(options) as vm:
         yield Guest(vm)
         print("console:", vm.console.tail(), sep="\n")
@@ -63,12 +63,12 @@ def machine(
 
 @pytest.fixture(autouse=True)
 def hangs_end() -> Iterator[None]:
-    with gevent.Timeout(HANGS_AFTER):
+    with gevent.Timeout(GUEST):
         yield
 
 
 def version(guest: Guest) -> str:
-    return str(guest.vm.console.serving["cgroup"])
+    return str(guest.vm.console.serving(GUEST)["cgroup"])
 
 
 def create(guest: Guest, resources: dict[str, Any], script: str, stdout: str = "") -> str:
@@ -83,25 +83,25 @@ def create(guest: Guest, resources: dict[str, Any], script: str, stdout: str = "
     view = {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup"}
     spec["mounts"].append({**view, "options": ["ro", "nosuid", "noexec", "nodev"]})
     file.write_text(json.dumps(spec))
-    guest.task.create(task_pb2.CreateTaskRequest(id=id, stdout=stdout), timeout=HANGS_AFTER)
+    guest.task.create(task_pb2.CreateTaskRequest(id=id, stdout=stdout), timeout=GUEST)
     return id
 
 
 def start(guest: Guest, id: str) -> None:
-    guest.task.start(task_pb2.StartRequest(id=id), timeout=HANGS_AFTER)
+    guest.task.start(task_pb2.StartRequest(id=id), timeout=GUEST)
 
 
 def wait(guest: Guest, id: str) -> int:
-    return int(guest.task.wait(task_pb2.WaitRequest(id=id), timeout=HANGS_AFTER).exit_status)
+    return int(guest.task.wait(task_pb2.WaitRequest(id=id), timeout=GUEST).exit_status)
 
 
 def delete(guest: Guest, id: str) -> None:
-    guest.task.delete(task_pb2.DeleteRequest(id=id), timeout=HANGS_AFTER)
+    guest.task.delete(task_pb2.DeleteRequest(id=id), timeout=GUEST)
 
 
 def read(guest: Guest, port: int) -> bytes:
     chunks = []
-    with dial(guest.vm.address(port), HANGS_AFTER) as peer:
+    with dial(guest.vm.address(port), GUEST) as peer:
         while data := peer.recv(65536):
             chunks.append(data)
     return b"".join(chunks)
@@ -122,7 +122,7 @@ def test_stats_move_with_what_the_container_does(machine: Guest) -> None:
         busy = cpu_ns(metrics) > cpu_ns(before) + 500_000_000
         return busy and bytes_read(metrics) >= 8 * MIB
 
-    used = eventually(lambda: stats(machine.task, id), done, HANGS_AFTER / 2)
+    used = eventually(lambda: stats(machine.task, id), done, GUEST / 2)
     assert done(used), used
     assert peak(used) > 64 * MIB > working_set(used) > 0
     assert used.pids.limit == 77

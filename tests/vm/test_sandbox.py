@@ -18,8 +18,8 @@ from kuasar_agent.ttrpc import NotFound, Unknown
 from kuasar_host.microvm import MicroVM
 from kuasar_host.qmp import Qmp
 from tests.support.guest import Guest, Result, config
+from tests.support.timeouts import TIMEOUT
 
-HANGS_AFTER = 60.0
 HOUR = 3600 * 10**9
 MILLISECOND = 10**6
 ZOMBIES = "cat /proc/[0-9]*/stat 2>/dev/null | grep -c ') Z '"
@@ -40,7 +40,7 @@ class Pod(Guest):
         pod = {"hostname": "pod-1", "dns_config": None, "linux": linux, "windows": None}
         any_pod = AnyMessage(type_url="PodSandboxConfig", value=json.dumps(pod).encode())
         request = sandbox_pb2.SetupSandboxRequest(config=any_pod, **fields)
-        self.sandbox.setup_sandbox(request, timeout=HANGS_AFTER)
+        self.sandbox.setup_sandbox(request, timeout=TIMEOUT)
 
     def bundle(self, command: Any, *, guest_pids: bool = False) -> str:
         id = super().bundle(command, guest_pids=guest_pids)
@@ -70,19 +70,19 @@ class Pod(Guest):
         """A container that runs for the time of a `with` block."""
         with self.sharing(kinds):
             id = self.bundle(command)
-        self.task.create(task_pb2.CreateTaskRequest(id=id), timeout=HANGS_AFTER)
-        self.task.start(task_pb2.StartRequest(id=id), timeout=HANGS_AFTER)
+        self.task.create(task_pb2.CreateTaskRequest(id=id), timeout=TIMEOUT)
+        self.task.start(task_pb2.StartRequest(id=id), timeout=TIMEOUT)
         try:
             yield
         finally:
-            self.task.kill(task_pb2.KillRequest(id=id, signal=9), timeout=HANGS_AFTER)
-            self.task.wait(task_pb2.WaitRequest(id=id), timeout=HANGS_AFTER)
-            self.task.delete(task_pb2.DeleteRequest(id=id), timeout=HANGS_AFTER)
+            self.task.kill(task_pb2.KillRequest(id=id, signal=9), timeout=TIMEOUT)
+            self.task.wait(task_pb2.WaitRequest(id=id), timeout=TIMEOUT)
+            self.task.delete(task_pb2.DeleteRequest(id=id), timeout=TIMEOUT)
 
     def sh(self, command: str, stdin: bytes = b"") -> str:
         """ExecVMProcess."""
         request = sandbox_pb2.ExecVMProcessRequest(command=command, stdin=stdin)
-        return str(self.sandbox.exec_vm_process(request, timeout=HANGS_AFTER).out)
+        return str(self.sandbox.exec_vm_process(request, timeout=TIMEOUT).out)
 
     def plug(self, id: str, port: str, mac: str) -> None:
         """A network card at the hub that all cards are connected to."""
@@ -93,7 +93,7 @@ class Pod(Guest):
 
     def read_on_console(self, text: str) -> None:
         """Wait until the agent said it."""
-        with gevent.Timeout(HANGS_AFTER):
+        with gevent.Timeout(TIMEOUT):
             while text not in (self.vm.directory / "console.log").read_text(errors="replace"):
                 gevent.sleep(0.02)
 
@@ -159,9 +159,9 @@ def test_3_cards_get_their_names_also_one_that_comes_late(pod: Pod) -> None:
         sandbox_pb2.Route(gateway="fd00::1", device="eth0", family=sandbox_pb2.v6),
     ]
     call = gevent.spawn(pod.set_up, pid=0, interfaces=wanted, routes=routes)
-    pod.read_on_console('msg="waiting for device" src=sandbox.devices device="NIC ')
+    pod.read_on_console('msg="waiting for device" src=devices device="NIC ')
     pod.plug("nic2", "rp2", macs[1])
-    call.get(timeout=HANGS_AFTER)
+    call.get(timeout=TIMEOUT)
     # Both are up now: the second time names are swapped again and everything stays the same.
     for _ in range(2):
         found = pod.sh("cat /sys/class/net/eth0/address /sys/class/net/eth1/address")
@@ -174,7 +174,7 @@ def test_3_cards_get_their_names_also_one_that_comes_late(pod: Pod) -> None:
         assert "default via fd00::1 dev eth0" in pod.sh("ip -6 route")
         wanted[0].name, wanted[1].name = "eth0", "eth1"
         request = sandbox_pb2.UpdateInterfacesRequest(interfaces=wanted)
-        pod.sandbox.update_interfaces(request, timeout=HANGS_AFTER)
+        pod.sandbox.update_interfaces(request, timeout=TIMEOUT)
         swapped = pod.sh("cat /sys/class/net/eth0/address /sys/class/net/eth1/address")
         assert swapped.split() == [macs[0], macs[1]]
         wanted[0].name, wanted[1].name = "eth1", "eth0"
@@ -197,7 +197,7 @@ def sync(pod: Pod, host_now: int) -> SyncClockPacket:
     def now() -> int:
         return host_now + time.monotonic_ns() - began
 
-    packet = pod.sandbox.sync_clock(SyncClockPacket(ClientSendTime=now()), timeout=HANGS_AFTER)
+    packet = pod.sandbox.sync_clock(SyncClockPacket(ClientSendTime=now()), timeout=TIMEOUT)
     packet.ServerArriveTime = now()
     ahead = packet.ClientSendTime - packet.ClientArriveTime
     packet.Delta = int((ahead + packet.ServerArriveTime - packet.ServerSendTime) / 2)
@@ -212,7 +212,7 @@ def test_the_clock_follows_the_host(pod: Pod, step: int) -> None:
     began = time.monotonic_ns()
     packet = sync(pod, host_now)
     asked = packet.Delta
-    assert pod.sandbox.sync_clock(packet, timeout=HANGS_AFTER) == packet
+    assert pod.sandbox.sync_clock(packet, timeout=TIMEOUT) == packet
     after = sync(pod, host_now + time.monotonic_ns() - began)
     # What is left is the measurement's own error, a part of the round trip.
     trip = packet.ServerArriveTime - packet.ClientSendTime

@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from kuasar_debug.address import Target
-from kuasar_host.errors import DebugError
-from tests.support.agent import eventually
+from kuasar_host.address import GuestAddress
+from kuasar_host.errors import HostError
 from tests.support.guest import Guest
+from tests.support.kuasar_debug import BOOT, kuasar_debug
+from tests.support.timeouts import GUEST
 from tests.support.tmux import debug_shell
-from tests.vm.test_cli import _BOOT, kuasar_debug
-
-_HANGS_AFTER = 120.0
+from tests.support.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +24,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Where a microVM with the debug console runs."""
     directory = tmp_path_factory.mktemp("shell")
     booted = kuasar_debug(
-        "boot", "--dir", str(directory), "--detach", "--append", "task.debug", *_BOOT
+        "boot", "--dir", str(directory), "--detach", "--append", "task.debug", *BOOT
     )
     assert booted.returncode == 0, booted.stderr
     yield directory
@@ -65,16 +64,16 @@ def test_exec_ends_at_its_timeout_and_so_does_the_command(directory: Path) -> No
 def test_the_shell_is_a_terminal_with_real_keystrokes(directory: Path, tmp_path: Path) -> None:
     with debug_shell(tmp_path, f"--dir {directory}") as screen:
         screen.line("PS1='$ '; clear; echo $((6 * 7)); stty size")
-        screen.shows("42", within=_HANGS_AFTER)
-        screen.shows("30 100", within=_HANGS_AFTER)
-        screen.interrupt(within=_HANGS_AFTER)
+        screen.shows("42", within=GUEST)
+        screen.shows("30 100", within=GUEST)
+        screen.interrupt(within=GUEST)
         screen.line("clear; vi /run/new")
-        screen.shows("~", within=_HANGS_AFTER)
+        screen.shows("~", within=GUEST)
         screen.keys(":q", "Enter")
         # What is typed before the prompt may still go to vi.
-        screen.shows("$", within=_HANGS_AFTER)
+        screen.shows("$", within=GUEST)
         screen.line("clear; tty; exit 7")
-        screen.shows("status 7", within=_HANGS_AFTER)
+        screen.shows("status 7", within=GUEST)
         assert "/dev/pts/" in screen.text()
 
 
@@ -83,7 +82,7 @@ def test_socat_reaches_a_shell_through_the_hybrid_socket(directory: Path) -> Non
         ["socat", "-t", "60", "-", f"UNIX-CONNECT:{directory}/task.vsock"],
         input=b"CONNECT 1025\necho answer $((6 * 7))\nexit\n",
         capture_output=True,
-        timeout=_HANGS_AFTER,
+        timeout=GUEST,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -96,7 +95,7 @@ def test_the_end_of_input_ends_a_shell_over_vsock(directory: Path) -> None:
         ["socat", "-t", "60", "-", f"UNIX-CONNECT:{directory}/task.vsock"],
         input=b"CONNECT 1025\necho answer $((6 * 7))\n",
         capture_output=True,
-        timeout=_HANGS_AFTER,
+        timeout=GUEST,
         check=False,
     )
     assert b"answer 42\r\n" in done.stdout
@@ -109,7 +108,7 @@ def test_logs_are_those_of_the_console(directory: Path) -> None:
     assert b'msg="serving"' in plain.stdout
     lines = kuasar_debug("logs", "--dir", str(directory), "--json", "--level", "info").stdout
     messages = [json.loads(line)["msg"] for line in lines.splitlines()]
-    assert {"serving", "debug console"} <= set(messages)
+    assert {"serving", "debug shell"} <= set(messages)
 
 
 def test_ps_of_an_idle_guest_is_empty(directory: Path) -> None:
@@ -129,6 +128,5 @@ def test_a_stopped_guest_is_one_clear_line(directory: Path) -> None:
 
 
 def test_without_debug_the_port_is_closed_and_that_is_said(guest: Guest) -> None:
-    target = Target(guest.vm.directory, None)
-    with pytest.raises(DebugError, match=r"needs task\.debug on the guest's kernel command line"):
-        target.dial(1025)
+    with pytest.raises(HostError, match=r"needs task\.debug on the guest's kernel command line"):
+        GuestAddress.of_directory(guest.vm.directory).dial(1025)

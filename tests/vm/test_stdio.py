@@ -19,8 +19,8 @@ from kuasar_host.qmp import Qmp
 from kuasar_host.sockets import short_path
 from tests.support.guest import Guest, config
 from tests.support.streams import open_stream, receive, send, url
+from tests.support.timeouts import GUEST
 
-HANGS_AFTER = 120.0
 MIB = 1 << 20
 SIZE = int(os.environ.get("KUASAR_TEST_VM_MIB", 32)) * MIB
 """Bytes of the long transfers."""
@@ -37,29 +37,29 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
 
 @pytest.fixture(autouse=True)
 def hangs_end() -> Iterator[None]:
-    with gevent.Timeout(HANGS_AFTER):
+    with gevent.Timeout(GUEST):
         yield
 
 
 def create(guest: Guest, *command: str, **urls: str) -> str:
     id = guest.bundle(command)
     request = task_pb2.CreateTaskRequest(id=id, **urls)  # type: ignore[arg-type]
-    guest.task.create(request, timeout=HANGS_AFTER)
+    guest.task.create(request, timeout=GUEST)
     return id
 
 
 def start(guest: Guest, id: str) -> None:
-    guest.task.start(task_pb2.StartRequest(id=id), timeout=HANGS_AFTER)
+    guest.task.start(task_pb2.StartRequest(id=id), timeout=GUEST)
 
 
 def finish(guest: Guest, id: str) -> int:
-    exit = guest.task.wait(task_pb2.WaitRequest(id=id), timeout=HANGS_AFTER)
-    guest.task.delete(task_pb2.DeleteRequest(id=id), timeout=HANGS_AFTER)
+    exit = guest.task.wait(task_pb2.WaitRequest(id=id), timeout=GUEST)
+    guest.task.delete(task_pb2.DeleteRequest(id=id), timeout=GUEST)
     return int(exit.exit_status)
 
 
 def port(guest: Guest, number: int) -> socket:
-    return dial(guest.vm.address(number), HANGS_AFTER)
+    return dial(guest.vm.address(number), GUEST)
 
 
 def read_all(peer: socket) -> bytes:
@@ -178,7 +178,7 @@ def test_a_terminal_works_in_the_guest(guest: Guest) -> None:
         task_pb2.CreateTaskRequest(
             id=id, terminal=True, stdin="vsock://3:41003", stdout="vsock://3:41004"
         ),
-        timeout=HANGS_AFTER,
+        timeout=GUEST,
     )
     guest.task.resize_pty(task_pb2.ResizePtyRequest(id=id, width=100, height=30), timeout=10)
     start(guest, id)

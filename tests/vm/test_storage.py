@@ -15,11 +15,12 @@ import pytest
 from kuasar_agent.api import task_pb2
 from kuasar_agent.ttrpc import DeadlineExceeded, InvalidArgument, StatusError
 from kuasar_host.bundle import make_busybox_rootfs
+from kuasar_host.config import Share
 from kuasar_host.microvm import MicroVM
 from kuasar_host.share import VIRTIOFSD
 from tests.support.guest import Guest, Result, config
+from tests.support.timeouts import TIMEOUT
 
-HANGS_AFTER = 60.0
 MIB = 1 << 20
 PLACE = "/run/kuasar/storage/containers"
 BRIDGE = 0x1D
@@ -28,8 +29,6 @@ HARDWARE = [
     *("-smp", "maxcpus=2", "-m", "slots=4,maxmem=2G"),
     *("-device", f"pci-bridge,id=bridge,chassis_nr=99,addr={BRIDGE:#x}"),
     *("-device", "virtio-scsi-pci,id=scsi"),
-    *("-fsdev", "local,id=plan9,path=plan9,security_model=none"),
-    *("-device", "virtio-9p-pci,fsdev=plan9,mount_tag=plan9"),
 ]
 
 
@@ -128,12 +127,12 @@ class Host(Guest):
 
     def unplug(self, id: str) -> None:
         self.qmp.execute("device_del", id=id)
-        while self.qmp.wait_event("DEVICE_DELETED", HANGS_AFTER)["data"].get("device") != id:
+        while self.qmp.wait_event("DEVICE_DELETED", TIMEOUT)["data"].get("device") != id:
             pass
 
     def read_on_console(self, text: str) -> None:
         """Wait until the agent said it."""
-        with gevent.Timeout(HANGS_AFTER):
+        with gevent.Timeout(TIMEOUT):
             while text not in (self.vm.directory / "console.log").read_text(errors="replace"):
                 gevent.sleep(0.02)
 
@@ -143,7 +142,8 @@ def booted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     directory = tmp_path_factory.mktemp("vm")
     (directory / "plan9").mkdir()
     (directory / "plan9/name").write_text("9p")
-    options = config(directory, root_ports=3, arguments=HARDWARE)
+    shares = [Share("plan9", directory / "plan9")]
+    options = config(directory, root_ports=3, shares=shares, arguments=HARDWARE)
     with MicroVM.boot(options) as vm:
         host = Host(vm)
         yield host
@@ -255,9 +255,9 @@ def test_a_disk_that_is_plugged_late_is_waited_for(host: Host, ext4: Path) -> No
     place = host.place("rp3")
     storage = host.storage("blk", place, fstype="ext4")
     running = gevent.spawn(host.run_on, [storage], "cat", "/data0/name")
-    host.read_on_console(f'msg="waiting for device" src=sandbox.devices device="blk {place}"')
+    host.read_on_console(f'msg="waiting for device" src=devices device="blk {place}"')
     with host.plugged("virtio-blk-pci", ext4, bus="rp3"):
-        assert running.get(timeout=HANGS_AFTER).stdout == b"ext4"
+        assert running.get(timeout=TIMEOUT).stdout == b"ext4"
 
 
 def test_a_disk_that_never_comes_is_named(host: Host) -> None:
@@ -284,18 +284,18 @@ def test_two_containers_share_a_disk_whichever_is_deleted_first(host: Host, ext4
         for first, second in ((0, 1), (1, 0)):
             ids = [host.bundle_on([storage], "sleep", "1000") for _ in range(2)]
             for id in ids:
-                host.task.create(task_pb2.CreateTaskRequest(id=id), timeout=HANGS_AFTER)
-            host.task.delete(task_pb2.DeleteRequest(id=ids[first]), timeout=HANGS_AFTER)
+                host.task.create(task_pb2.CreateTaskRequest(id=id), timeout=TIMEOUT)
+            host.task.delete(task_pb2.DeleteRequest(id=ids[first]), timeout=TIMEOUT)
             assert any(storage["mount_point"] in line for line in host.left()[0])
-            host.task.delete(task_pb2.DeleteRequest(id=ids[second]), timeout=HANGS_AFTER)
+            host.task.delete(task_pb2.DeleteRequest(id=ids[second]), timeout=TIMEOUT)
 
 
 def test_a_disk_that_vanishes_while_it_is_mounted_is_given_back(host: Host, ext4: Path) -> None:
     storage = host.storage("blk", host.place("rp1"), fstype="ext4", options=["ro"])
     id = host.bundle_on([storage], "sleep", "1000")
     with host.plugged("virtio-blk-pci", ext4, bus="rp1"):
-        host.task.create(task_pb2.CreateTaskRequest(id=id), timeout=HANGS_AFTER)
-    host.task.delete(task_pb2.DeleteRequest(id=id), timeout=HANGS_AFTER)
+        host.task.create(task_pb2.CreateTaskRequest(id=id), timeout=TIMEOUT)
+    host.task.delete(task_pb2.DeleteRequest(id=id), timeout=TIMEOUT)
 
 
 def test_a_second_share_is_mounted_by_its_tag(host: Host, tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_a_second_share_is_mounted_by_its_tag(host: Host, tmp_path: Path) -> Non
     socket = host.vm.directory / "second.sock"
     command = [str(VIRTIOFSD), f"--socket-path={socket}", "-o", f"source={source},cache=auto"]
     with subprocess.Popen([*command, "-o", "sandbox=chroot"], stderr=subprocess.DEVNULL) as daemon:
-        with gevent.Timeout(HANGS_AFTER):
+        with gevent.Timeout(TIMEOUT):
             while not socket.exists():
                 gevent.sleep(0.02)
         backend = {"addr": {"type": "unix", "data": {"path": "second.sock"}}, "server": False}
@@ -344,7 +344,7 @@ def test_a_processor_and_memory_come_online(host: Host) -> None:
     memory = {"qom_type": "memory-backend-memfd", "size": 128 * MIB, "share": True}
     host.qmp.execute("object-add", id="more", **memory)
     host.qmp.execute("device_add", driver="pc-dimm", id="dimm", memdev="more")
-    with gevent.Timeout(HANGS_AFTER):
+    with gevent.Timeout(TIMEOUT):
         while len(after := states()) == len(before):
             pass
     assert after == ["0-1", *before[1:], "online"]

@@ -18,8 +18,9 @@ from kuasar_host.vsock.loop import Loop
 
 
 def main() -> None:
+    """Serve one device until SIGTERM or SIGINT."""
     arguments = _parse()
-    # One descriptor per connection: take what the system allows.
+    # Every connection needs a descriptor: use the highest limit that the system allows.
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -1,8 +1,8 @@
 """One vsock stream: a unix socket on the host's side, packets on the guest's.
 
-Credit works both ways. The guest may have at most BUFFER_SIZE bytes on the way that the unix socket
-has not taken; from the unix socket only as much is read as the guest has room for. The socket is
-watched edge-triggered for all of its life: `_readable` and `_writable` remember what it said.
+Credit limits both directions. The guest may have sent at most BUFFER_SIZE bytes that the unix
+socket has not taken; no more is read from the unix socket than the guest has room for. The socket
+is watched edge-triggered until it is closed: `_readable` and `_writable` keep the last event.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kuasar_host.vsock.packet import (
     Op,
 )
 
-# Bytes of the guest's that one connection holds at most.
+# Bytes from the guest that one connection keeps at most.
 BUFFER_SIZE = 256 * 1024
 
 _EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
@@ -34,7 +34,7 @@ _MAX_VIEWS = 256
 
 
 class Sender(Protocol):
-    """The device as a connection sees it."""
+    """The part of the device that a connection uses."""
 
     def send(self, connection: Connection, op: Op, flags: int = 0) -> None:
         """Queue a packet without payload."""
@@ -43,14 +43,16 @@ class Sender(Protocol):
         """Call `fill` when a receive buffer of the guest is free."""
 
     def forget(self, connection: Connection) -> None:
-        """The guest no longer knows this connection: its ports are free."""
+        """Free the ports: the guest has closed the connection."""
 
 
 class Connection:
+    """One stream, from the guest's or the client's request until both sides have closed it."""
+
     def __init__(
         self, loop: Loop, device: Sender, sock: socket.socket, host_port: int, guest_port: int
     ) -> None:
-        """Takes over `sock`, which must be non-blocking. `open` starts the traffic."""
+        """Take ownership of `sock`, which must be non-blocking; `open` starts the traffic."""
         self.host_port = host_port
         self.guest_port = guest_port
         self.established = False
@@ -80,7 +82,7 @@ class Connection:
         loop.watch(sock.fileno(), _EVENTS, self._on_event)
 
     def open(self, greeting: bytes = b"") -> None:
-        """Both sides agreed; `greeting` goes to the host's side ahead of the guest's bytes."""
+        """Start the traffic; the host's side gets `greeting` before the guest's bytes."""
         self.established = True
         # Nothing was written to the socket before, so this is never short.
         if greeting:
@@ -88,24 +90,24 @@ class Connection:
         self._schedule_read()
 
     def buffer_space(self) -> tuple[int, int]:
-        """(buf_alloc, fwd_cnt) for the header of a packet that is about to leave."""
+        """Return buf_alloc and fwd_cnt for the header of the packet that is sent next."""
         self._announced = self._forwarded
         return BUFFER_SIZE, self._forwarded
 
     def take_credit(self, header: Header) -> None:
-        """Every header of the guest says how much room it has."""
+        """Take the guest's room for data from the header of any of its packets."""
         self._guest_space = header.buf_alloc
         self._guest_taken = header.fwd_cnt
         self._schedule_read()
 
     def receive(self, payload: list[memoryview]) -> None:
-        """Bytes from the guest; the views are void after the return."""
+        """Take bytes from the guest; the views are invalid after the return."""
         size = sum(map(len, payload))
         if self._guest_shutdown & SHUTDOWN_SEND:
             self.reset()
             return
         if ((self._received - self._forwarded) & _MASK) + size > BUFFER_SIZE:
-            # It ignores its credit: what it sends cannot be kept.
+            # The guest sent more than its credit: there is no room for it.
             self.reset()
             return
         self._received = (self._received + size) & _MASK
@@ -118,10 +120,10 @@ class Connection:
             self._drop_backlog()
 
     def guest_shutdown(self, flags: int) -> None:
-        """The guest will not send (SHUTDOWN_SEND) or not receive (SHUTDOWN_RECEIVE) any more."""
+        """Note that the guest stops to send (SHUTDOWN_SEND) or to receive (SHUTDOWN_RECEIVE)."""
         self._guest_shutdown |= flags & SHUTDOWN_BOTH
         if self._guest_shutdown == SHUTDOWN_BOTH:
-            # The guest waits for this; its bytes that are still here go out without it.
+            # The guest waits for the RST; its bytes in the backlog are still written.
             self.reset()
             return
         if flags & SHUTDOWN_RECEIVE:
@@ -130,7 +132,7 @@ class Connection:
             self._finish_writing()
 
     def guest_reset(self) -> None:
-        """The guest ended the connection; what it sent before is still delivered."""
+        """Note that the guest ended the connection; the backlog is still delivered."""
         self._forget()
         self._guest_shutdown = SHUTDOWN_BOTH
         self._stop_reading()
@@ -144,15 +146,16 @@ class Connection:
         self.guest_reset()
 
     def credit_request(self) -> None:
+        """Answer the guest, which asks for its credit."""
         self._device.send(self, Op.CREDIT_UPDATE)
 
     def close(self) -> None:
-        """Drop everything; the guest is told nothing."""
+        """Close the socket and drop the backlog, without a packet to the guest."""
         self._forget()
         self._release()
 
     def fill(self, views: list[memoryview]) -> int:
-        """Read from the host's side into a receive buffer of the guest's; 0 if there is nothing."""
+        """Read from the host's side into a receive buffer of the guest, and return the size."""
         self._scheduled = False
         if self._closed or not self._readable or self._read_done:
             return 0
@@ -207,7 +210,7 @@ class Connection:
             self._schedule_read()
 
     def _check_abandoned(self) -> None:
-        """Nobody waits for the guest's answer any more and nothing was sent to it."""
+        """Return whether the client left before the guest answered, and sent nothing."""
         if self._hung_up:
             with contextlib.suppress(BlockingIOError, ConnectionError):
                 if not self._socket.recv(1, socket.MSG_PEEK):
@@ -218,8 +221,8 @@ class Connection:
         if not self._hung_up:
             self._device.send(self, Op.SHUTDOWN, SHUTDOWN_SEND)
             return
-        # The host's side is gone in both directions. The guest answers with RST once its own side
-        # has read everything; until then the ports stay taken, but the socket need not.
+        # The host's side is closed in both directions. The guest answers with RST once its own
+        # side has read everything: the ports stay in use until then, the socket does not.
         if self._known_to_guest:
             self._device.send(self, Op.SHUTDOWN, SHUTDOWN_BOTH)
         self._release()
@@ -230,7 +233,7 @@ class Connection:
             self._socket.shutdown(socket.SHUT_RD)
 
     def _write(self, views: list[memoryview]) -> int:
-        """How many bytes the host's side took."""
+        """Write to the host's side and return how many bytes it took."""
         if not self._writable or self._write_broken or self._closed:
             return 0
         if len(views) > _MAX_VIEWS:
@@ -240,8 +243,8 @@ class Connection:
         except BlockingIOError:
             self._writable = False
         except OSError:
-            # What the host's side sent before it went may still wait to be read: only this
-            # direction ends.
+            # Bytes that the host's side sent before may still wait to be read: only this direction
+            # ends.
             self._write_broken = True
             if self._known_to_guest:
                 self._device.send(self, Op.SHUTDOWN, SHUTDOWN_RECEIVE)
@@ -293,7 +296,7 @@ class Connection:
 
 
 def _clip(views: list[memoryview], size: int) -> list[memoryview]:
-    """The first `size` bytes of the views."""
+    """Return the first `size` bytes of the views."""
     clipped: list[memoryview] = []
     for view in views[:_MAX_VIEWS]:
         piece = view[:size]

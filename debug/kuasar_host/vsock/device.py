@@ -29,7 +29,7 @@ RX = 0
 TX = 1
 # The third queue of the device, for events, is served by QEMU itself.
 _QUEUE_COUNT = 2
-# With this many packets waiting for the guest's receive buffers, nothing more is taken from it.
+# Packets that may wait for receive buffers of the guest; with more, none is taken from it.
 _MAX_WAITING = 1024
 _FIRST_PORT = 1 << 30
 _PORTS = 1 << 30
@@ -49,7 +49,7 @@ class VsockDevice:
     """Implements vhost_user.VirtioDevice and connection.Sender."""
 
     def __init__(self, loop: Loop, guest_cid: int, socket_path: Path) -> None:
-        """A connection of the guest's to port P goes to the unix socket `<socket_path>_<P>`."""
+        """Connect the guest's connections to port P with the unix socket `<socket_path>_<P>`."""
         self._loop = loop
         self._cid = guest_cid
         self._path = socket_path
@@ -72,7 +72,7 @@ class VsockDevice:
         return _QUEUE_COUNT
 
     def set_queue(self, index: int, queue: Virtqueue | None) -> None:
-        """A queue that stops ends every connection: the guest starts afresh with it."""
+        """End every connection when a queue stops: the driver starts without any."""
         if queue is None:
             self._take_last_packets()
             self._drop_connections()
@@ -100,7 +100,7 @@ class VsockDevice:
         self._connections.pop((connection.host_port, connection.guest_port), None)
 
     def step(self) -> bool:
-        """Move what can be moved, a ring's length at most; whether more can be moved at once."""
+        """Move packets, a ring's length at most; return whether more can be moved now."""
         more = False
         for index, move in ((TX, self._take_from_guest), (RX, self._give_to_guest)):
             queue = self._queues[index]
@@ -112,7 +112,7 @@ class VsockDevice:
         return more
 
     def _take_last_packets(self) -> None:
-        """What the guest wrote before it stopped is still delivered."""
+        """Deliver the packets that the guest wrote before its queues stopped."""
         queue = self._queues[TX]
         if queue is not None:
             with contextlib.suppress(RingError):
@@ -170,7 +170,7 @@ class VsockDevice:
         return bool(self._waiting or self._readers) and queue.pending()
 
     def _fill(self, chain: Chain) -> int:
-        """How many bytes went into the guest's buffer; 0 if it is not needed after all."""
+        """Fill a buffer of the guest and return the size; 0 if no packet needs it."""
         views = _skip(chain.writable, HEADER_SIZE)
         if views is None:
             raise RingError("receive buffer is shorter than a header")
@@ -276,7 +276,7 @@ class VsockDevice:
 
 
 def _skip(views: list[memoryview], size: int) -> list[memoryview] | None:
-    """What follows the first `size` bytes, or None if there are fewer."""
+    """Return the bytes after the first `size`, or None if there are fewer."""
     rest = []
     for view in views:
         rest.append(view[size:])
@@ -285,7 +285,7 @@ def _skip(views: list[memoryview], size: int) -> list[memoryview] | None:
 
 
 def _take(views: list[memoryview], size: int) -> list[memoryview] | None:
-    """The first `size` bytes, or None if there are fewer."""
+    """Return the first `size` bytes, or None if there are fewer."""
     first = []
     for view in views:
         if size == 0:
@@ -301,7 +301,7 @@ def _read(views: list[memoryview], size: int) -> bytes:
 
 
 def _write(views: list[memoryview], data: bytes) -> None:
-    """Write to the start; the views hold at least that much."""
+    """Write to the start of the views, which have at least that size."""
     for view in views:
         piece = data[: len(view)]
         view[: len(piece)] = piece

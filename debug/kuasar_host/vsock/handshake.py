@@ -1,4 +1,4 @@
-"""The hybrid vsock convention, served: `CONNECT <port>` on a unix socket."""
+"""The server of hybrid vsock's handshake: `CONNECT <port>` on a unix socket."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from kuasar_host.vsock.listener import Listener
 from kuasar_host.vsock.loop import Loop
 
-# "CONNECT 4294967295\r\n" and some air.
+# "CONNECT 4294967295\r\n" has 20 bytes.
 MAX_LINE = 32
 _MAX_PORT = 0xFFFFFFFF
 _EVENTS = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
@@ -17,7 +17,7 @@ _ENDED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
 def parse(line: bytes) -> int | None:
-    """The port that a line without its newline asks for, or None."""
+    """Return the port in a line without its newline, or None."""
     words = line.split()
     if len(words) != 2 or words[0].upper() != b"CONNECT" or not words[1].isdigit():
         return None
@@ -26,7 +26,7 @@ def parse(line: bytes) -> int | None:
 
 
 def serve(loop: Loop, listener: Listener, connect: Callable[[socket.socket, int], None]) -> None:
-    """Read each client's line and hand the socket on; a bad line closes the connection."""
+    """Read each client's line and call `connect`; a bad line closes the connection."""
 
     def connected(sock: socket.socket) -> None:
         def readable(events: int) -> None:
@@ -49,9 +49,10 @@ def serve(loop: Loop, listener: Listener, connect: Callable[[socket.socket, int]
 
 
 def _take_line(sock: socket.socket) -> bytes | None:
-    """The line, leaving what follows it in the socket; None while it is incomplete.
+    """Return the line without its newline, or None while it is incomplete.
 
-    An empty answer means that there will be no line: the end of the input, or too much of it.
+    The bytes after it stay in the socket. An empty line stands for the end of the input and for a
+    line that is too long.
     """
     try:
         seen = sock.recv(MAX_LINE, socket.MSG_PEEK)

@@ -1,4 +1,4 @@
-"""A listening unix socket on the loop."""
+"""A listening unix socket, watched by the loop."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ _RETRY_SECONDS = 0.1
 
 
 class Listener:
+    """A listening socket that hands connections to a callback."""
+
     def __init__(self, loop: Loop, sock: socket.socket) -> None:
-        """`sock` is bound and listens already."""
+        """Take a socket that listens already."""
         self._loop = loop
         self._socket = sock
         self._callback: Callable[[socket.socket], None] | None = None
@@ -26,9 +28,11 @@ class Listener:
         self.resume()
 
     def pause(self) -> None:
+        """Leave connections in the backlog."""
         self._loop.unwatch(self._socket.fileno())
 
     def resume(self) -> None:
+        """Accept connections again."""
         self._loop.watch(self._socket.fileno(), select.EPOLLIN, self._on_connection)
 
     def _on_connection(self, _events: int) -> None:
@@ -37,7 +41,7 @@ class Listener:
         except (BlockingIOError, ConnectionError):
             return
         except OSError as error:
-            # Out of descriptors or memory: what waits in the backlog keeps the socket readable.
+            # Without descriptors or memory the backlog would keep the socket readable.
             print(f"vsock: accept: {error}", file=sys.stderr, flush=True)
             self.pause()
             self._loop.call_later(_RETRY_SECONDS, self.resume)

@@ -23,21 +23,26 @@ class Loop:
         self._sequence = count()
 
     def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
-        """Call `callback(event mask)` on events. Raises OSError for a descriptor epoll refuses."""
+        """Call `callback(event mask)` on events.
+
+        Raises:
+            OSError: epoll refuses the descriptor.
+        """
         self._epoll.register(fd, events)
         self._callbacks[fd] = callback
 
     def unwatch(self, fd: int) -> None:
-        """Must be called before `fd` is closed; a descriptor that is not watched is ignored."""
+        """Stop watching `fd`, which must still be open; without effect if it is not watched."""
         if self._callbacks.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> None:
+        """Call `callback` once, after so many seconds."""
         entry = (time.monotonic() + seconds, next(self._sequence), callback)
         heapq.heappush(self._timers, entry)
 
     def run(self, step: Callable[[], bool]) -> None:
-        """Run for ever; while `step` returns True it is called again without waiting."""
+        """Run without an end; while `step` returns True it is called again without waiting."""
         busy = step()
         while True:
             for fd, events in self._epoll.poll(0 if busy else self._timeout()):

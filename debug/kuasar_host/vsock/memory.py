@@ -23,6 +23,8 @@ class RegionSpec(NamedTuple):
 
 
 class _Region:
+    """One mapped region."""
+
     def __init__(self, spec: RegionSpec, fd: int) -> None:
         self.guest_address = spec.guest_address
         self.user_address = spec.user_address
@@ -37,17 +39,18 @@ class _Region:
         self.bytes = memoryview(self._map)[skip:]
 
     def close(self) -> None:
+        """Unmap the region."""
         self.bytes.release()
-        # While a view is alive elsewhere the mapping stays, and goes with the last of them.
+        # A view that is still in use keeps the mapping until it is released.
         with contextlib.suppress(BufferError):
             self._map.close()
 
 
 class GuestMemory:
-    """Views of guest memory. Whoever keeps a view releases it before the memory is closed."""
+    """The guest's memory. Its views have to be released before it is closed."""
 
     def __init__(self, regions: Sequence[tuple[RegionSpec, int]]) -> None:
-        """Maps each (region, descriptor); the descriptors stay the caller's.
+        """Map each (region, descriptor); the caller keeps the descriptors.
 
         Raises OSError or ValueError when a region cannot be mapped, a file shorter than its region
         included.
@@ -63,7 +66,7 @@ class GuestMemory:
             raise
 
     def guest(self, address: int, length: int) -> memoryview:
-        """The bytes at a guest physical address (what descriptors hold)."""
+        """Return the bytes at a guest physical address, as in the rings' descriptors."""
         for region in self._regions:
             offset = address - region.guest_address
             if offset >= 0 and offset + length <= region.size:
@@ -71,7 +74,7 @@ class GuestMemory:
         raise BadAddress(f"guest address {address:#x}+{length:#x} is not shared memory")
 
     def user(self, address: int, length: int) -> memoryview:
-        """The bytes at an address of the front end's process (what ring addresses hold)."""
+        """Return the bytes at an address of the front end's process, as in ring addresses."""
         for region in self._regions:
             offset = address - region.user_address
             if offset >= 0 and offset + length <= region.size:
@@ -79,6 +82,7 @@ class GuestMemory:
         raise BadAddress(f"user address {address:#x}+{length:#x} is not shared memory")
 
     def close(self) -> None:
+        """Unmap all regions."""
         for region in self._regions:
             region.close()
         self._regions.clear()

@@ -16,6 +16,8 @@ MAX_PAYLOAD = 64 * 1024
 
 
 class Op(IntEnum):
+    """Operation of a packet (virtio 1.2, section 5.10.6)."""
+
     REQUEST = 1
     RESPONSE = 2
     RST = 3
@@ -40,10 +42,12 @@ class Header(NamedTuple):
     fwd_cnt: int
 
     def pack(self) -> bytes:
+        """Return the header as bytes."""
         return _LAYOUT.pack(*self)
 
     @classmethod
     def unpack(cls, data: bytes | memoryview) -> Header:
+        """Return the header in `data`, which has HEADER_SIZE bytes."""
         return cls._make(_LAYOUT.unpack(data))
 
 

@@ -1,7 +1,7 @@
 """`python -m kuasar_host.vsock.relay`: hybrid vsock in front of the host kernel's AF_VSOCK.
 
 For microVMs whose vsock is the kernel's vhost-vsock. Only the host opens connections here; a
-guest's connection to the host arrives at whoever listens on AF_VSOCK.
+guest's connection to the host arrives at the program that listens on AF_VSOCK.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _CHUNK = 65536
 _CONNECT_SECONDS = 5.0
 
 Dial = Callable[[int], tuple[socket, int]]
-"""Connects to a port of the guest; returns the socket and the host's port. Raises OSError."""
+"""Connects to a port of the guest and returns the socket and the host's port, or raises OSError."""
 
 
 def relay(client: socket, dial: Dial) -> None:
-    """Serve one client, closing it at the end; a port that refuses is an end without an answer."""
+    """Serve one client and close it; a port that refuses closes it without an answer."""
     with client, contextlib.suppress(OSError):
         port = parse(_read_line(client))
         if port is None:
@@ -41,7 +41,7 @@ def relay(client: socket, dial: Dial) -> None:
 
 
 def _read_line(client: socket) -> bytes:
-    """The line without its newline; nothing of what follows is taken from the socket."""
+    """Return the line without its newline; the bytes after it stay in the socket."""
     line = b""
     with contextlib.suppress(OSError):
         while len(line) < MAX_LINE and (byte := client.recv(1)):
@@ -52,7 +52,7 @@ def _read_line(client: socket) -> bytes:
 
 
 def _copy(source: socket, target: socket) -> None:
-    """Until the end of the input, which is passed on; a target that is gone stops the source."""
+    """Copy to the end of the input and pass that on; a closed target shuts the source down."""
     try:
         while data := source.recv(_CHUNK):
             target.sendall(data)
@@ -64,6 +64,8 @@ def _copy(source: socket, target: socket) -> None:
 
 
 def vsock_dialer(cid: int) -> Dial:
+    """Return a function that connects to the ports of the guest with this CID."""
+
     def dial(port: int) -> tuple[socket, int]:
         guest = socket(stdlib_socket.AF_VSOCK, SOCK_STREAM)
         try:
@@ -79,6 +81,7 @@ def vsock_dialer(cid: int) -> Dial:
 
 
 def main() -> None:
+    """Relay between a listening unix socket and a guest."""
     parser = argparse.ArgumentParser(prog="kuasar_host.vsock.relay", description=__doc__)
     parser.add_argument("--uds-fd", type=int, required=True, help="listening unix socket")
     parser.add_argument("--cid", type=int, required=True, help="the guest's CID")

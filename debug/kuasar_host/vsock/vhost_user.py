@@ -44,6 +44,8 @@ _MAX_REGIONS = 8
 
 
 class Request(IntEnum):
+    """Requests of the front end (QEMU's docs/interop/vhost-user.rst)."""
+
     GET_FEATURES = 1
     SET_FEATURES = 2
     SET_OWNER = 3
@@ -63,26 +65,26 @@ class Request(IntEnum):
 
 
 class VirtioDevice(Protocol):
-    """What the rings belong to."""
+    """The device that the rings belong to."""
 
     @property
     def features(self) -> int:
-        """The virtio feature bits of the device itself."""
+        """Return the virtio feature bits of the device itself."""
 
     @property
     def config(self) -> bytes:
-        """The configuration space."""
+        """Return the configuration space."""
 
     @property
     def queue_count(self) -> int:
-        """How many queues the back end serves."""
+        """Return how many queues the back end serves."""
 
     def set_queue(self, index: int, queue: Virtqueue | None) -> None:
-        """A queue runs from now on, or (None) must not be touched any more."""
+        """Take a queue that runs from now on; None: the one before must not be used any more."""
 
 
 class ProtocolError(Exception):
-    """The front end sent what it may not."""
+    """A message of the front end that violates the protocol."""
 
 
 class Session:
@@ -91,7 +93,7 @@ class Session:
     def __init__(
         self, loop: Loop, sock: socket.socket, device: VirtioDevice, closed: Callable[[], None]
     ) -> None:
-        """Takes over `sock`. `closed` is called once, after everything was given up."""
+        """Take ownership of `sock`; `closed` is called once, after everything was released."""
         self._loop = loop
         self._socket = sock
         self._device = device
@@ -123,6 +125,7 @@ class Session:
         loop.watch(sock.fileno(), select.EPOLLIN, self._on_readable)
 
     def close(self) -> None:
+        """Stop the queues, unmap the memory and close every descriptor."""
         self._stop_all()
         for vring in self._vrings:
             vring.close()
@@ -145,7 +148,7 @@ class Session:
             self.close()
 
     def _receive(self) -> bool:
-        """Read towards one message, never beyond it, so that descriptors stay with theirs."""
+        """Read no further than one message, so that descriptors stay with their message."""
         wanted = _HEADER.size
         if len(self._input) >= wanted:
             wanted += _HEADER.unpack_from(self._input)[2]
@@ -184,7 +187,7 @@ class Session:
             os.close(self._fds.pop())
 
     def _ignore(self, _body: bytes) -> None:
-        """Nothing to do: the front end only says what it chose."""
+        """Do nothing: the front end only reports its choice."""
 
     def _get_features(self, _body: bytes) -> bytes:
         return _U64.pack(self._device.features | F_VERSION_1 | F_PROTOCOL_FEATURES)
@@ -211,7 +214,7 @@ class Session:
             raise ProtocolError(f"{count} memory regions with {len(self._fds)} descriptors")
         specs = [RegionSpec(*_REGION.unpack_from(body, 8 + _REGION.size * i)) for i in range(count)]
         old, self._memory = self._memory, GuestMemory(list(zip(specs, self._fds, strict=True)))
-        # A table for hot-plugged memory arrives while the rings run: they go on in the new mapping.
+        # A table for hot-plugged memory arrives while the rings run, which continue in the new one.
         for index, vring in enumerate(self._vrings):
             if vring.queue is not None:
                 stale = vring.detach()
@@ -294,7 +297,7 @@ class Session:
 
 
 def serve(loop: Loop, listener: Listener, device: VirtioDevice) -> None:
-    """Accept one front end at a time; the next one waits in the backlog."""
+    """Accept one front end at a time; the next waits in the backlog."""
 
     def connected(sock: socket.socket) -> None:
         listener.pause()

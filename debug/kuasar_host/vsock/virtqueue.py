@@ -23,11 +23,11 @@ _AVAIL_F_NO_INTERRUPT = 1
 
 
 class RingError(Exception):
-    """The driver broke the rules of the ring; nothing in it can be trusted until a reset."""
+    """A ring that violates the specification; it cannot be used until a reset."""
 
 
 class RingAddresses(NamedTuple):
-    """Where the three parts of a ring are, in the front end's address space."""
+    """Addresses of the three parts of a ring, in the front end's address space."""
 
     descriptors: int
     used: int
@@ -35,17 +35,17 @@ class RingAddresses(NamedTuple):
 
 
 class RingSignals(Protocol):
-    """How the device reaches the other side of a ring."""
+    """The other side of a ring, as the device notifies it."""
 
     def interrupt(self) -> None:
-        """Tell the driver that buffers came back."""
+        """Tell the driver that buffers were returned."""
 
     def error(self) -> None:
         """Tell the front end that the ring is broken."""
 
 
 class Chain(NamedTuple):
-    """A buffer of the driver: `head` names it when it is returned."""
+    """A buffer of the driver; `head` identifies it when it is returned."""
 
     head: int
     readable: list[memoryview]
@@ -53,6 +53,8 @@ class Chain(NamedTuple):
 
 
 class Virtqueue:
+    """One split virtqueue, from which the device takes buffers and to which it returns them."""
+
     def __init__(
         self,
         memory: GuestMemory,
@@ -61,7 +63,11 @@ class Virtqueue:
         next_available: int,
         signals: RingSignals,
     ) -> None:
-        """Raises BadAddress when a part of the ring is outside the shared memory."""
+        """Map the ring.
+
+        Raises:
+            BadAddress: a part of it is outside the shared memory.
+        """
         self.size = size
         self.signals = signals
         self.next_available = next_available
@@ -78,19 +84,23 @@ class Virtqueue:
         self._views += [self._used_header, self._used_elements]
 
     def release(self) -> None:
-        """Give up the views of guest memory; the queue cannot be used afterwards."""
+        """Release the views of guest memory; the queue cannot be used afterwards."""
         for view in reversed(self._views):
             view.release()
 
     def pending(self) -> bool:
-        """Whether the driver has made buffers available. Raises RingError."""
+        """Return whether the driver has made buffers available.
+
+        Raises:
+            RingError: the ring violates the specification.
+        """
         waiting = (self._available[1] - self.next_available) & 0xFFFF
         if waiting > self.size:
             raise RingError(f"{waiting} buffers in a ring of {self.size}")
         return waiting > 0
 
     def pop(self) -> Chain | None:
-        """Take the next buffer, or None. Raises RingError."""
+        """Return the next buffer, or None. Raises as `pending`."""
         if not self.pending():
             return None
         head = self._available[2 + self.next_available % self.size]
@@ -98,18 +108,18 @@ class Virtqueue:
         return self._chain(head)
 
     def unpop(self) -> None:
-        """Put the buffer that the last `pop` took back, unused."""
+        """Undo the last `pop`: its buffer was not used."""
         self.next_available = (self.next_available - 1) & 0xFFFF
 
     def push(self, head: int, written: int) -> None:
-        """Return a buffer into which `written` bytes went."""
+        """Give a buffer back to the driver, with `written` bytes in it."""
         offset = _USED_ELEMENT.size * (self._used_index % self.size)
         _USED_ELEMENT.pack_into(self._used_elements, offset, head, written)
         self._used_index = (self._used_index + 1) & 0xFFFF
         self._used_header[1] = self._used_index
 
     def interrupt(self) -> None:
-        """Tell the driver of what was pushed, unless it does not want to know."""
+        """Tell the driver that buffers were pushed, unless it has turned that off."""
         # The store of the index must be visible before the flag is read, or both sides may miss
         # each other. Taking a lock is a full barrier on x86.
         with self._fence:

@@ -1,4 +1,4 @@
-"""One ring as the front end describes it, and the queue once it runs."""
+"""One ring as the front end describes it, and its queue once it runs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ class VringError(Exception):
 
 
 class Vring:
+    """One ring: the descriptors that notify both sides, its addresses, its queue."""
+
     def __init__(self, loop: Loop) -> None:
         self.size = 0
         self.next_available = 0
-        # QEMU enables the rings of some devices only implicitly: nothing said counts as yes.
+        # QEMU never enables the rings of some devices: they start enabled.
         self.enabled = True
         self.queue: Virtqueue | None = None
         self._loop = loop
@@ -29,28 +31,37 @@ class Vring:
         self._error: int | None = None
 
     def set_addresses(self, descriptors: int, used: int, available: int) -> None:
+        """Set the addresses of its parts in the front end."""
         self._addresses = RingAddresses(descriptors, used, available)
 
     def complete(self) -> bool:
-        """Whether everything is known that the ring needs to run."""
+        """Return whether the front end has sent everything that the ring needs to run."""
         known = self._addresses is not None and self._kick is not None
         return known and self.size > 0 and self.enabled
 
     def start(self, memory: GuestMemory) -> Virtqueue:
-        """Raises BadAddress."""
+        """Start the queue.
+
+        Raises:
+            BadAddress: a part of the ring is outside the shared memory.
+        """
         assert self._addresses is not None
         self.queue = Virtqueue(memory, self.size, self._addresses, self.next_available, self)
         return self.queue
 
     def detach(self) -> Virtqueue:
-        """Stop, remembering the position; the caller releases the queue when nobody uses it."""
+        """Stop and keep the position; the caller releases the queue once it is no longer used."""
         assert self.queue is not None
         queue, self.queue = self.queue, None
         self.next_available = queue.next_available
         return queue
 
     def set_kick(self, fd: int) -> None:
-        """Takes over `fd`. Raises VringError if it cannot be waited for."""
+        """Take ownership of `fd`.
+
+        Raises:
+            VringError: epoll cannot wait for it.
+        """
         self._close_kick()
         os.set_blocking(fd, False)
         try:
@@ -61,11 +72,11 @@ class Vring:
         self._kick = fd
 
     def set_call(self, fd: int | None) -> None:
-        """Takes over `fd`."""
+        """Take ownership of `fd`."""
         self._call = _replace(self._call, fd)
 
     def set_error(self, fd: int | None) -> None:
-        """Takes over `fd`."""
+        """Take ownership of `fd`."""
         self._error = _replace(self._error, fd)
 
     def close(self) -> None:
@@ -75,9 +86,11 @@ class Vring:
         self.set_error(None)
 
     def interrupt(self) -> None:
+        """Notify the driver."""
         _signal(self._call)
 
     def error(self) -> None:
+        """Notify the front end that the ring is broken."""
         _signal(self._error)
 
     def _close_kick(self) -> None:
@@ -87,7 +100,7 @@ class Vring:
             self._kick = None
 
     def _on_kick(self, _events: int) -> None:
-        # Only wakes the loop, which looks at every ring after each batch of events.
+        # This only wakes the loop, which serves every ring after each batch of events.
         try:
             if self._kick is not None and not os.read(self._kick, 8):
                 self._close_kick()
@@ -106,7 +119,7 @@ def _replace(old: int | None, new: int | None) -> int | None:
 
 
 def _signal(fd: int | None) -> None:
-    # A full counter means that the other side is already told.
+    # The counter is full: the other side has been notified already.
     if fd is not None:
         with contextlib.suppress(OSError):
             os.write(fd, b"\1\0\0\0\0\0\0\0")

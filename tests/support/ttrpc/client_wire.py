@@ -1,4 +1,4 @@
-"""A client under test, live or as a bare core, and the server's side of its connection."""
+"""A client under test, live or as a bare core, and the server's end of its connection."""
 
 from __future__ import annotations
 
@@ -9,21 +9,14 @@ import gevent
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
 from kuasar_agent.ttrpc import Client
-from kuasar_agent.ttrpc.client_connection import ClientConnection
+from kuasar_agent.ttrpc.client_core import ClientCore
 from kuasar_agent.ttrpc.service import methods_of
 from kuasar_agent.ttrpc.status import (
     StatusError,
 )
-from kuasar_agent.ttrpc.stream import Stream
+from kuasar_agent.ttrpc.stream import ENDED, Stream
 from tests.support.ttrpc.echo import SERVICE, Echo
-from tests.support.ttrpc.wire import (
-    PATIENCE,
-    Chopper,
-    Frame,
-    SocketWire,
-    pair,
-    split,
-)
+from tests.support.ttrpc.wire import PATIENCE, Chopper, Frame, SocketWire, pair, split
 
 
 class Handle(Protocol):
@@ -34,14 +27,14 @@ class Handle(Protocol):
     def close_send(self) -> None: ...
 
     def recv(self) -> Any:
-        """The next message, None at the end; the single reply of a client-streaming call."""
+        """Return the next message, None at the end; or the reply of a client-streaming call."""
 
 
 class Calls(Protocol):
-    """A client under test, and the server's side of its connection."""
+    """A client under test, and the server's end of its connection."""
 
     def unary(self, text: str = "") -> Callable[[], Any]:
-        """Start a call; the result gives the reply or raises."""
+        """Start a call; return a function that returns the reply or raises."""
 
     def stream(self, method: str) -> Handle:
         """Start a streaming call."""
@@ -53,7 +46,7 @@ class Calls(Protocol):
     def in_progress(self) -> int: ...
 
     def lose(self) -> None:
-        """Close the server's side."""
+        """Close the server's end."""
 
 
 class LiveCalls:
@@ -108,10 +101,10 @@ class _LiveHandle:
 
 
 class CoreCalls:
-    """The client's core alone; waiting for what is not there fails."""
+    """A client's core alone; receiving a frame that has not come fails."""
 
     def __init__(self, *, bytewise: bool) -> None:
-        self._core = ClientConnection()
+        self._core = ClientCore()
         self._methods = methods_of(SERVICE, None)
         self._chopper = Chopper(bytewise=bytewise)
         self._frames: list[Frame] = []
@@ -157,7 +150,7 @@ def _raiser(error: Exception) -> Callable[[], Any]:
 
 
 class _CoreHandle:
-    def __init__(self, core: ClientConnection, stream: Stream) -> None:
+    def __init__(self, core: ClientCore, stream: Stream) -> None:
         self._core = core
         self._stream = stream
 
@@ -173,7 +166,7 @@ class _CoreHandle:
             message = self._core.take(stream)
             if message is not None:
                 return stream.method.parse_reply(message)
-        assert stream.ended
+        assert stream.state is ENDED
         if stream.error is not None:
             raise stream.error
         if stream.method.server_streaming:

@@ -69,7 +69,7 @@ SERVICE = _descriptor()
 
 
 class Echo:
-    """Handlers, and hooks for tests to see inside them."""
+    """Handlers, with events and queues through which a test follows them."""
 
     def __init__(self) -> None:
         self.release = Event()
@@ -94,7 +94,7 @@ class Echo:
         raise self.error.with_traceback(None)
 
     def block(self, ctx: Context, request: wrappers_pb2.StringValue) -> wrappers_pb2.StringValue:
-        """Runs to its end whatever happens to the caller."""
+        """Run to the end even without a caller."""
         self.contexts.append(ctx)
         self.entered.set()
         self.release.wait()
@@ -103,7 +103,7 @@ class Echo:
 
     @cancellable
     def wait(self, ctx: Context, request: wrappers_pb2.StringValue) -> wrappers_pb2.StringValue:
-        """Killed when the caller is gone."""
+        """Wait, until killed because the caller is gone."""
         self.contexts.append(ctx)
         self.entered.set()
         try:
@@ -113,7 +113,7 @@ class Echo:
         return request
 
     def describe(self, ctx: Context, request: wrappers_pb2.StringValue) -> wrappers_pb2.StringValue:
-        """Tells what came along with the request: the hours left, and a key's metadata."""
+        """Return the hours to the deadline and the metadata of a key."""
         remaining = ctx.remaining()
         deadline = "none" if remaining is None else f"{remaining / 3600:.0f}"
         values = ",".join(ctx.metadata.get_all(request.value))
@@ -127,7 +127,7 @@ class Echo:
             stream.send(wrappers_pb2.Int64Value(value=number))
 
     def blobs(self, _ctx: Context, request: wrappers_pb2.Int64Value, stream: ServerStream) -> None:
-        """As many messages as the request's high half says, each of its low half's size."""
+        """Send messages: their number is the high half of the request, their size the low half."""
         message = wrappers_pb2.BytesValue(value=bytes(request.value & 0xFFFFFFFF))
         for _ in range(request.value >> 32):
             stream.send(message)
@@ -149,7 +149,7 @@ class Echo:
         raise NotFound("no more")
 
     def late(self, _ctx: Context, stream: ServerStream) -> None:
-        """Goes on after the client has sent all."""
+        """Continue after the client has sent all."""
         for _ in stream:
             pass
         self.entered.set()
@@ -157,17 +157,17 @@ class Echo:
         stream.send(wrappers_pb2.StringValue(value="late"))
 
     def goodbye(self, _ctx: Context, stream: ServerStream) -> None:
-        """Ends without waiting for the client to end."""
+        """End without waiting for the end of the client."""
         stream.send(wrappers_pb2.StringValue(value="bye"))
 
     def parting(self, _ctx: Context, stream: ServerStream) -> None:
-        """Sends its end first, then takes all that the client has to say."""
+        """Send the end first, then receive every message of the client."""
         stream.close_send()
         self.finished.put(",".join(message.value for message in stream))
 
     @cancellable
     def hold(self, ctx: Context, _stream: ServerStream) -> None:
-        """Never takes a message."""
+        """Wait without taking a message."""
         self.contexts.append(ctx)
         self.entered.set()
         try:
@@ -176,7 +176,7 @@ class Echo:
             self.finished.put("hold")
 
     def idle(self, _ctx: Context, stream: ServerStream) -> None:
-        """Waits for a message and tells how the wait ended."""
+        """Wait for a message and report how the wait ended."""
         self.entered.set()
         try:
             stream.recv()

@@ -1,4 +1,4 @@
-"""Servers with options of their own, and waiting for what they do."""
+"""Servers with options, and waiting for a condition."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from time import monotonic
 from typing import Any
 
 import gevent
+from gevent import socket as gsocket
 
 from kuasar_agent.ttrpc import Server, listen
 from tests.support.ttrpc.echo import SERVICE, Echo
@@ -15,7 +16,7 @@ from tests.support.ttrpc.wire import PATIENCE
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Let the loop run until the condition holds; fails when it never does."""
+    """Run the loop until the condition holds; fail after PATIENCE seconds."""
     end = monotonic() + PATIENCE
     while not condition():
         assert monotonic() < end
@@ -24,12 +25,19 @@ def until(condition: Callable[[], bool]) -> None:
 
 @contextmanager
 def serving(address: str, echo: Echo, **options: Any) -> Iterator[Server]:
-    """A server with options of its own."""
+    """Serve `echo` with these options of Server."""
     server = Server(**options)
-    server.register(SERVICE, echo)
+    server.register(SERVICE, echo, partial=True)
     server.start(listen(address))
     try:
         yield server
     finally:
         echo.release.set()
         server.close()
+
+
+def raw(address: str) -> gsocket.socket:
+    """Return a socket connected to the server."""
+    sock = gsocket.socket(gsocket.AF_UNIX, gsocket.SOCK_STREAM)
+    sock.connect(address.removeprefix("unix://"))
+    return sock

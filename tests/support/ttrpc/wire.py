@@ -16,23 +16,23 @@ from gevent import socket as gsocket
 from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 
 from kuasar_agent.ttrpc.envelope_pb2 import KeyValue, Request, Response
-from kuasar_agent.ttrpc.server_connection import ServerConnection
+from kuasar_agent.ttrpc.server_core import ServerCore
 from kuasar_agent.ttrpc.service import methods_of
 from kuasar_agent.ttrpc.status import NotFound
-from kuasar_agent.ttrpc.stream import Stream
+from kuasar_agent.ttrpc.stream import ENDED, HALF_CLOSED, Stream
 from tests.support.ttrpc.echo import NAME, SERVICE, Echo
 
 REQUEST, RESPONSE, DATA = 1, 2, 3
 RC, RO, ND = 1, 2, 4
 LIMIT = 4 << 20
 PATIENCE = 10.0
-"""Seconds after which a test that should have got an answer fails."""
+"""Seconds after which a test without an answer fails."""
 
 _HEADER = Struct(">IIBB")
 
 
 class Frame(NamedTuple):
-    """As read from the wire."""
+    """A frame read from the wire."""
 
     stream_id: int
     kind: int
@@ -60,7 +60,7 @@ class Frame(NamedTuple):
 
 
 def frame(stream_id: int, kind: int, flags: int = 0, payload: bytes = b"") -> bytes:
-    """A frame that need not be a legal one."""
+    """Return a frame, legal or not."""
     return _HEADER.pack(len(payload), stream_id, kind, flags) + payload
 
 
@@ -75,7 +75,7 @@ def request(
     timeout: int = 0,
     metadata: Sequence[tuple[str, str]] = (),
 ) -> bytes:
-    """A Request whose message is a StringValue or bytes."""
+    """Return a Request whose message is a StringValue or bytes."""
     if text is not None:
         payload = StringValue(value=text).SerializeToString()
     envelope = Request(
@@ -89,19 +89,19 @@ def request(
 
 
 def data(stream_id: int, text: str | None = None, flags: int = 0) -> bytes:
-    """Data whose message is a StringValue; without text, no bytes."""
+    """Return Data with a StringValue; without text, with no bytes."""
     payload = b"" if text is None else StringValue(value=text).SerializeToString()
     return frame(stream_id, DATA, flags, payload)
 
 
 def reply(stream_id: int, text: str = "") -> bytes:
-    """An OK Response as Go sends it."""
+    """Return an OK Response as Go sends it."""
     message = StringValue(value=text).SerializeToString()
     return frame(stream_id, RESPONSE, 0, Response(payload=message).SerializeToString())
 
 
 def split(stream: bytes) -> tuple[list[Frame], bytes]:
-    """Whole frames and what is left; every one of ours has to be legal."""
+    """Return the whole frames and the rest; fail if a frame is not legal."""
     frames = []
     while len(stream) >= _HEADER.size:
         length, stream_id, kind, flags = _HEADER.unpack_from(stream)
@@ -121,31 +121,31 @@ class Wire(Protocol):
         """Write to the server."""
 
     def receive(self, count: int = 1) -> list[Frame]:
-        """The next frames from it; fails when they do not come."""
+        """Return the next frames from the server; fail if they do not come."""
 
     def release(self) -> None:
-        """Let the handlers that hold on go on."""
+        """Let the handlers that wait continue."""
 
 
 class Source(Protocol):
-    """Where frames come from."""
+    """An end of a connection from which frames are received."""
 
     def receive(self, count: int = 1) -> list[Frame]: ...
 
 
 def only(wire: Source) -> Frame:
-    """The next frame."""
+    """Return the next frame."""
     return wire.receive(1)[0]
 
 
 class Chopper:
-    """Hands bytes over whole or one by one."""
+    """A way to hand over bytes: whole, or one by one."""
 
     def __init__(self, *, bytewise: bool) -> None:
         self._bytewise = bytewise
 
     def chop(self, stream: bytes) -> list[bytes]:
-        # Megabytes one by one would only be slow; headers and small frames are where it counts.
+        # The start suffices: it has the headers and the small frames.
         if not self._bytewise:
             return [stream]
         head = [stream[index : index + 1] for index in range(min(len(stream), 4096))]
@@ -182,7 +182,7 @@ class SocketWire:
         self._echo.release.set()
 
     def at_end(self) -> bool:
-        """Whether the other end has closed without another byte."""
+        """Return whether the other end has closed without sending another byte."""
         try:
             return not self._frames and self.sock.recv(1) == b""
         except ConnectionResetError:
@@ -192,12 +192,12 @@ class SocketWire:
 class CoreWire:
     """The server's core with the echo service's handlers reduced to a few lines.
 
-    Nothing waits here: a handler takes what is there each time something changes.
+    No handler waits: it takes the messages that have come, at each event.
     """
 
     def __init__(self, *, bytewise: bool, strict_ids: bool = True) -> None:
         services = {NAME: methods_of(SERVICE, None)}
-        self.core = ServerConnection(services, strict_ids=strict_ids)
+        self.core = ServerCore(services, strict_ids=strict_ids)
         self._chopper = Chopper(bytewise=bytewise)
         self._sums: dict[int, int] = {}
         self._held: list[Stream] = []
@@ -206,7 +206,7 @@ class CoreWire:
     def send(self, *frames: bytes) -> None:
         for piece in self._chopper.chop(b"".join(frames)):
             for _event, stream in self.core.receive_data(piece):
-                if not stream.ended:
+                if stream.state is not ENDED:
                     self._step(stream)
 
     def receive(self, count: int = 1) -> list[Frame]:
@@ -248,13 +248,13 @@ class CoreWire:
         elif name == "Sum":
             numbers = [Int64Value.FromString(each).value for each in self._take_all(stream)]
             self._sums[stream.id] = self._sums.get(stream.id, 0) + sum(numbers)
-            if stream.remote_closed:
+            if stream.state is HALF_CLOSED:
                 total = Int64Value(value=self._sums[stream.id])
                 self.core.reply(stream, total.SerializeToString())
         elif name == "Chat":
             for message in self._take_all(stream):
                 self.core.send(stream, message)
-            if stream.remote_closed:
+            if stream.state is HALF_CLOSED:
                 self.core.finish(stream)
 
     def _take_all(self, stream: Stream) -> list[bytes]:
@@ -265,6 +265,6 @@ class CoreWire:
 
 
 def pair() -> tuple[socket.socket, gsocket.socket]:
-    """A connected pair: one end for the side under test, one for the test."""
+    """Return a connected pair: one end for the code under test, one for the test."""
     theirs, ours = socket.socketpair()
     return theirs, gsocket.socket(ours.family, ours.type, ours.proto, ours.detach())

@@ -5,25 +5,27 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 from kuasar_host.sockets import short_path
+from kuasar_host.vsock.__main__ import main
 from kuasar_host.vsock.packet import Op
-from tests.support.vsock.driver import DEADLINE, GUEST_CID, Driver, Stream
+from tests.support.forked import Forked
+from tests.support.timeouts import IN_PROCESS
+from tests.support.vsock.driver import GUEST_CID, Driver, Stream
 
 
 class Backend:
-    """`python -m kuasar_host.vsock` as a process."""
+    """`python -m kuasar_host.vsock`, forked off: a hundred tests start one each."""
 
     def __init__(self, directory: Path) -> None:
         self.vhost = directory / "vhost.sock"
         self.uds = directory / "task.vsock"
-        command = [sys.executable, "-m", "kuasar_host.vsock", "--cid", str(GUEST_CID)]
-        command += ["--vhost", os.fspath(self.vhost), "--uds", os.fspath(self.uds)]
-        self.process = subprocess.Popen(command)
+        words = ["--cid", str(GUEST_CID)]
+        words += ["--vhost", os.fspath(self.vhost), "--uds", os.fspath(self.uds)]
+        self.process = Forked(lambda: _serve(words))
         try:
             self._await()
         except BaseException:
@@ -33,7 +35,7 @@ class Backend:
 
     def _await(self) -> None:
         # Once it has served a client it has opened all that it will keep open.
-        end = time.monotonic() + DEADLINE
+        end = time.monotonic() + IN_PROCESS
         while not self._serves():
             assert self.process.poll() is None
             assert time.monotonic() < end
@@ -47,7 +49,7 @@ class Backend:
 
     def client(self, line: bytes) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(DEADLINE)
+        sock.settimeout(IN_PROCESS)
         with short_path(self.uds) as name:
             sock.connect(name)
         sock.sendall(line)
@@ -66,7 +68,12 @@ class Backend:
     def stop(self) -> None:
         assert self.process.poll() is None, "the back end died"
         self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(DEADLINE) == 0
+        assert self.process.wait(IN_PROCESS) == 0
+
+
+def _serve(words: list[str]) -> None:
+    sys.argv[1:] = words
+    main()
 
 
 def accept(driver: Driver, port: int, space: int = 65536) -> Stream:

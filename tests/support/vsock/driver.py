@@ -17,11 +17,11 @@ from pathlib import Path
 
 from kuasar_host.vsock.packet import HEADER_SIZE, HOST_CID, TYPE_STREAM, Header, Op
 from kuasar_host.vsock.vhost_user import Request
+from tests.support.timeouts import IN_PROCESS
 
 GUEST_CID = 3
 QUEUE_SIZE = 128
 RX, TX = 0, 1
-DEADLINE = 20.0
 
 _GUEST_BASE = 0x4000_0000
 _USER_BASE = 0x7F00_0000_0000
@@ -65,7 +65,7 @@ class Ring:
         if not self.quiet:
             os.eventfd_write(self.kick, 1)
 
-    def take_used(self, deadline: float = DEADLINE) -> tuple[int, int] | None:
+    def take_used(self, deadline: float = IN_PROCESS) -> tuple[int, int] | None:
         """(head, bytes written) of the next returned buffer; None after the deadline."""
         end = time.monotonic() + deadline
         while self._used_header[1] == self._seen:
@@ -92,7 +92,7 @@ class Driver:
 
     def __init__(self, vhost: Path, receive_buffers: int = QUEUE_SIZE // 2) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(DEADLINE)
+        self.socket.settimeout(IN_PROCESS)
         self.socket.connect(os.fspath(vhost))
         self._memfd = os.memfd_create("guest")
         os.ftruncate(self._memfd, _MEMORY_SIZE)
@@ -186,7 +186,7 @@ class Driver:
         ring.set_descriptor(head + 1, address + 64, _RX_DATA, _WRITE, 0)
         ring.offer(head)
 
-    def receive(self, deadline: float = DEADLINE, *, offer_again: bool = True) -> Packet:
+    def receive(self, deadline: float = IN_PROCESS, *, offer_again: bool = True) -> Packet:
         """The next packet for the guest. Raises TimeoutError."""
         used = self.rings[RX].take_used(deadline)
         if used is None:
@@ -275,7 +275,7 @@ class Stream:
         self.peer_taken = packet.header.fwd_cnt
         return packet
 
-    def receive(self, deadline: float = DEADLINE) -> Packet:
+    def receive(self, deadline: float = IN_PROCESS) -> Packet:
         return self.note(self.driver.receive(deadline))
 
     @property

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gevent import socket as gsocket
 
 from kuasar_agent.ttrpc import Client, Server, connect, listen
 from tests.support.ttrpc.echo import SERVICE, Echo
+from tests.support.ttrpc.live import raw
 from tests.support.ttrpc.wire import CoreWire, SocketWire, Wire
 
 
@@ -26,7 +26,7 @@ def address(tmp_path: Path) -> str:
 @pytest.fixture
 def server(echo: Echo, address: str) -> Iterator[Server]:
     server = Server()
-    server.register(SERVICE, echo)
+    server.register(SERVICE, echo, partial=True)
     server.start(listen(address))
     yield server
     echo.release.set()
@@ -39,13 +39,6 @@ def client(server: Server, address: str) -> Iterator[Client]:
         yield client
 
 
-def raw(address: str) -> gsocket.socket:
-    """A socket connected to the server."""
-    sock = gsocket.socket(gsocket.AF_UNIX, gsocket.SOCK_STREAM)
-    sock.connect(address.removeprefix("unix://"))
-    return sock
-
-
 @pytest.fixture
 def live(server: Server, address: str, echo: Echo) -> Iterator[SocketWire]:
     """A raw socket to the live server."""
@@ -53,7 +46,7 @@ def live(server: Server, address: str, echo: Echo) -> Iterator[SocketWire]:
         yield SocketWire(sock, echo)
 
 
-@pytest.fixture(params=["core", "core, byte by byte", "live", "live, byte by byte"])
+@pytest.fixture(params=["core", "core, byte by byte", "live"])
 def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
     """Every way to reach a server."""
     kind, _, bytewise = request.param.partition(", ")
@@ -63,4 +56,4 @@ def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
         request.getfixturevalue("server")
         echo: Echo = request.getfixturevalue("echo")
         with raw(request.getfixturevalue("address")) as sock:
-            yield SocketWire(sock, echo, bytewise=bool(bytewise))
+            yield SocketWire(sock, echo)

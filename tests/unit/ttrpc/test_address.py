@@ -11,10 +11,18 @@ import pytest
 from gevent import socket as gsocket
 from google.protobuf.wrappers_pb2 import StringValue
 
-from kuasar_agent.ttrpc import DeadlineExceeded, InvalidArgument, connect, dial, listen
+from kuasar_agent.ttrpc import (
+    Client,
+    DeadlineExceeded,
+    InvalidArgument,
+    Server,
+    connect,
+    dial,
+    listen,
+)
 from kuasar_agent.ttrpc.address import VMADDR_CID_ANY, Address, parse
 from tests.support.ttrpc.echo import SERVICE, Echo
-from tests.support.ttrpc.live import serving
+from tests.support.ttrpc.live import serving, until
 from tests.support.ttrpc.wire import PATIENCE, SocketWire, only, reply, request
 
 CONNECT = b"CONNECT 1024\n"
@@ -78,10 +86,50 @@ def test_95_unix_socket_is_reached_by_path_and_by_abstract_name(
         ("hvsock:///run/a:b/vm.sock:1024", Address("hvsock", path="/run/a:b/vm.sock", port=1024)),
         ("ttrpc+hvsock:///vm+x.sock:7", Address("hvsock", path="/vm+x.sock", port=7)),
         ("unix:///a://b", Address("unix", path="/a://b")),
+        ("tcp://example.org:80", Address("tcp", host="example.org", port=80)),
+        ("ttrpc+tcp://[::1]:80", Address("tcp", host="::1", port=80)),
+        ("tcp://:80", Address("tcp", port=80)),
     ],
 )
 def test_95_addresses_are_read(address: str, expected: Address) -> None:
     assert parse(address) == expected
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", ""])
+def test_95_tcp_is_reached_by_address_by_name_and_at_any_interface(host: str) -> None:
+    server, echo = Server(), Echo()
+    server.register(SERVICE, echo, partial=True)
+    listener = listen(f"tcp://{host}:0")
+    port = listener.getsockname()[1]
+    server.start(listener)
+    with connect(f"tcp://{host}:{port}", PATIENCE) as client:
+        assert client.stub(SERVICE).echo(StringValue(value="hi")).value == "hi"
+        peer = echo.contexts[0].peer
+    server.close()
+    assert peer is not None
+    assert peer.host in ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+    assert peer.uid is None
+
+
+def test_95_small_frames_on_tcp_do_not_wait_for_acknowledgements() -> None:
+    with listen("tcp://127.0.0.1:0") as listener:
+        port = listener.getsockname()[1]
+        sock = dial(f"tcp://127.0.0.1:{port}", PATIENCE)
+        watched = sock.dup()
+        with Client(sock), watched:
+            assert watched.getsockopt(gsocket.IPPROTO_TCP, gsocket.TCP_NODELAY)
+
+
+def test_95_port_of_a_server_that_closed_its_connections_can_be_used_again() -> None:
+    port = 0
+    for _ in range(2):
+        server = Server()
+        listener = listen(f"tcp://127.0.0.1:{port}")
+        port = listener.getsockname()[1]
+        server.start(listener)
+        with connect(f"tcp://127.0.0.1:{port}", PATIENCE):
+            until(lambda: server.connections == 1)  # noqa: B023
+            server.close()
 
 
 def test_95_hvsock_listens_where_the_hypervisor_leads_the_guests_connections(
@@ -130,7 +178,10 @@ def test_96_answer_byte_by_byte_is_read(tmp_path: Path) -> None:
     [None, b"NO\n", b"\n", b"OK without an end" + bytes(64), b"OK"],
     ids=["end", "no", "nothing", "endless", "silence"],
 )
-def test_97_refused_attempt_is_made_again(tmp_path: Path, refusal: bytes | None) -> None:
+def test_97_refused_attempt_is_made_again(
+    tmp_path: Path, refusal: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kuasar_agent.ttrpc.address.HVSOCK_ATTEMPT", 0.05)
     with mux(tmp_path, refusal, refusal, b"OK 1\n") as hypervisor:
         dial(hypervisor.address, PATIENCE).close()
         assert hypervisor.asked == [CONNECT] * (1 if refusal is None else 3)
@@ -171,8 +222,11 @@ def test_97_without_a_timeout_there_is_one_attempt(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("tcp://h:1", "Scheme 'tcp' is not supported"),
-        ("ttrpc+tcp://h:1", "Scheme 'tcp' is not supported"),
+        ("udp://h:1", "Scheme 'udp' is not supported"),
+        ("ttrpc+udp://h:1", "Scheme 'udp' is not supported"),
+        ("tcp://host", "address 'tcp://host' has no port"),
+        ("tcp://::1:80", "the IPv6 address in 'tcp://::1:80' needs brackets"),
+        ("tcp://h:65536", "'65536' in address 'tcp://h:65536' is not a number"),
         ("/path", "address '/path' has no scheme"),
         ("unix://", "address 'unix://' has no path"),
         ("unix://@", "address 'unix://@' has no path"),
@@ -193,12 +247,12 @@ def test_98_bad_address_is_refused_in_words_that_name_what_is_wrong(
     assert str(raised.value) == words
 
 
-def test_nobody_listening_is_the_kernels_error(tmp_path: Path) -> None:
+def test_address_without_a_listener_is_the_kernels_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         dial(f"unix://{tmp_path}/s", 1)
 
 
-def test_socket_that_nobody_serves_any_more_is_replaced(tmp_path: Path) -> None:
+def test_socket_of_a_server_that_has_ended_is_replaced(tmp_path: Path) -> None:
     address = f"unix://{tmp_path}/s"
     listen(address).close()
     with serving(address, Echo()), connect(address) as client:

@@ -158,7 +158,7 @@ def test_73_empty_ok_response_ends_a_server_stream(ends: Ends) -> None:
     assert [each.value for each in stream] == [0]
 
 
-def test_79_loss_wakes_whoever_waits_to_receive_or_to_send(ends: Ends) -> None:
+def test_79_loss_wakes_the_greenlets_that_wait_to_receive_or_to_send(ends: Ends) -> None:
     stream = ends.stub.chat_bytes()
     receiving = gevent.spawn(stream.recv)
 
@@ -238,7 +238,7 @@ def test_94_interceptors_of_a_client_may_change_timeout_metadata_and_reply() -> 
     ends.client.close()
 
 
-def test_stream_that_nobody_reads_fails_alone_and_delays_the_others() -> None:
+def test_stream_that_is_not_read_fails_alone_and_delays_no_other() -> None:
     ends = Ends(limits=Limits(stream_inbox=1 << 16, stall=0.02))
     idle, busy = ends.stub.chat(), ends.stub.chat()
     ends.wire.receive(2)
@@ -252,7 +252,7 @@ def test_stream_that_nobody_reads_fails_alone_and_delays_the_others() -> None:
     ends.client.close()
 
 
-def test_messages_taken_slowly_fail_nobody() -> None:
+def test_messages_taken_slowly_fail_no_stream() -> None:
     ends = Ends(limits=Limits(stream_inbox=1 << 16, stall=0.2))
     stream = ends.stub.chat()
     only(ends.wire)

@@ -1,4 +1,4 @@
-"""Peers that break the rules, flood or vanish: they harm themselves only."""
+"""Peers that break the rules, flood or vanish: only their own connection suffers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 from google.protobuf.wrappers_pb2 import BytesValue, Int64Value, StringValue
 
 from kuasar_agent.ttrpc import Client, Limits, NotFound, Server, StatusError, connect
-from kuasar_agent.ttrpc.server_connection import ServerConnection
+from kuasar_agent.ttrpc.server_core import ServerCore
 from kuasar_agent.ttrpc.service import methods_of
 from tests.support.ttrpc.echo import NAME, SERVICE, Echo
-from tests.support.ttrpc.live import serving, until
+from tests.support.ttrpc.live import raw, serving, until
 from tests.support.ttrpc.wire import (
     DATA,
     LIMIT,
@@ -29,7 +29,6 @@ from tests.support.ttrpc.wire import (
     only,
     request,
 )
-from tests.unit.ttrpc.conftest import raw
 
 REUSED = (3, "StreamID cannot be re-used and must increment")
 
@@ -57,7 +56,7 @@ def test_garbage_at_a_live_server_leaves_a_good_client_alone(
 def test_flood_of_one_connection_does_not_keep_another_waiting(
     server: Server, client: Client, address: str
 ) -> None:
-    # Frames that nobody answers: nothing but the reader's own manners makes room.
+    # Frames without an answer: only the bound on one read makes room for other connections.
     flood = frame(1, 255) * 20_000
     stub = client.stub(SERVICE)
     with raw(address) as flooder:
@@ -121,8 +120,7 @@ def test_call_beyond_the_most_is_8_and_leaves_nothing(echo: Echo, address: str) 
         # The refused stream's messages came along in the same read.
         wire.send(request(5, "Chat", text="first", flags=RO) + data(5, "second"))
         assert only(wire).status == (8, "ttrpc: too many calls in progress")
-        (connection,) = server._connections
-        assert (connection.core.inbox_size, len(connection.core.streams)) == (0, 2)
+        assert (server.buffered()[0], server.calls) == (0, 2)
         echo.release.set()
         wire.receive(2)
         wire.send(request(7, text="next"))
@@ -164,8 +162,7 @@ def test_calls_that_expire_before_their_handler_starts_leave_nothing(
         assert {answer.stream_id for answer in answers} == {*range(1, 401, 2)}
         assert {answer.status[0] for answer in answers} == {4}
         until(lambda: not server.running)
-        (connection,) = server._connections
-        assert not connection.core.streams
+        assert server.calls == 0
         wire.send(request(401, text="next"))
         assert only(wire).text == "next"
 
@@ -225,16 +222,16 @@ def test_client_that_leaves_in_any_way_ends_its_calls(
     assert not caplog.records
 
 
-def test_memory_of_a_connection_is_bounded_while_nobody_reads() -> None:
+def test_memory_of_a_connection_is_bounded_while_no_handler_takes_messages() -> None:
     limits = Limits(stream_inbox=1 << 16, connection_inbox=1 << 18)
-    core = ServerConnection({NAME: methods_of(SERVICE, None)}, limits=limits)
+    core = ServerCore({NAME: methods_of(SERVICE, None)}, limits=limits)
     core.receive_data(b"".join(request(each, "Hold") for each in range(1, 41, 2)))
     chunk = b"".join(data(each, "x" * 4096) for each in range(1, 41, 2))
     rounds = 0
     while not core.congested:
         core.receive_data(chunk)
         rounds += 1
-    # Whoever owns the socket stops reading here.
+    # A transport stops reading from the socket here.
     assert core.inbox_size < limits.connection_inbox + len(chunk) * 2
     assert rounds > 1
     failed = [stream.id for _ in range(20) for _, stream in core.expire()]
@@ -250,8 +247,7 @@ def test_reading_goes_on_when_a_handler_ends_with_messages_untaken(
         wire = SocketWire(sock, echo)
         wire.send(request(1, "Hold", flags=RO), data(1, "x" * (1 << 12)))
         assert echo.entered.wait(PATIENCE)
-        (connection,) = server._connections
-        until(lambda: connection.core.congested)
+        until(lambda: server.buffered()[0] >= limits.stream_inbox)
         wire.send(request(3, text="next"))
         echo.release.set()
         ended, served = wire.receive(2)
@@ -259,17 +255,17 @@ def test_reading_goes_on_when_a_handler_ends_with_messages_untaken(
 
 
 def test_announced_payload_is_not_allocated_before_it_comes() -> None:
-    core = ServerConnection({})
+    core = ServerCore({})
     core.receive_data(frame(1, DATA, RC, bytes(LIMIT))[:20])
-    assert len(core._frames._partial) == 20
+    assert core.partial_size == 20
 
 
 def test_oversize_payload_is_never_kept() -> None:
-    core = ServerConnection({})
+    core = ServerCore({})
     core.receive_data(b"\xff\xff\xff\xff\x00\x00\x00\x01\x01\x00")
     for _ in range(100):
         core.receive_data(bytes(1 << 16))
-    assert not core._frames._partial
+    assert core.partial_size == 0
 
 
 def test_many_replies_to_a_slow_reader_all_arrive(client: Client) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from kuasar_agent.ttrpc.call import Call
 from kuasar_agent.ttrpc.frames import DATA, encode
-from kuasar_agent.ttrpc.stream import Outbox, Stream
+from kuasar_agent.ttrpc.outbox import Outbox
+from kuasar_agent.ttrpc.server_stream import ServerStream
+from kuasar_agent.ttrpc.stream import Stream
 
 FIRST, SECOND = encode(1, DATA, 0, b"first"), encode(1, DATA, 0, b"second")
 OTHER = encode(3, DATA, 0, b"other")
@@ -77,6 +78,6 @@ def test_a_part_counts_as_sent_while_the_rest_may_follow(
     outbox = filled(FIRST, SECOND)
     outbox.consume(sent)
     core = SimpleNamespace(outbox=outbox)
-    connection: Any = SimpleNamespace(core=core, closed=closed, peer=None, interceptors=())
-    call = Call(Stream(1, SimpleNamespace(full_name="a/b"), b""), connection)
-    assert call.withdraw(2) == withdrawn
+    connection: Any = SimpleNamespace(core=core, closed=closed)
+    stream = Stream(1, SimpleNamespace(client_streaming=True), b"")
+    assert ServerStream(stream, connection, None).withdraw(2) == withdrawn

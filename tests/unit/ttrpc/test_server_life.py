@@ -26,20 +26,15 @@ from kuasar_agent.ttrpc import (
     Server,
     ServerClosed,
     StatusError,
+    Unimplemented,
     connect,
     listen,
     same_user,
     vsock_host_only,
 )
 from tests.support.ttrpc.echo import SERVICE, Echo
-from tests.support.ttrpc.live import serving, until
-from tests.support.ttrpc.wire import (
-    PATIENCE,
-    SocketWire,
-    only,
-    request,
-)
-from tests.unit.ttrpc.conftest import raw
+from tests.support.ttrpc.live import raw, serving, until
+from tests.support.ttrpc.wire import PATIENCE, SocketWire, only, request
 
 
 def test_81_slow_call_does_not_delay_a_fast_one(live: SocketWire, echo: Echo) -> None:
@@ -49,21 +44,17 @@ def test_81_slow_call_does_not_delay_a_fast_one(live: SocketWire, echo: Echo) ->
     assert only(live).stream_id == 1
 
 
-def test_82_a_thousand_calls_at_once_are_all_answered(client: Client, server: Server) -> None:
+def test_82_a_thousand_calls_at_once_are_all_answered(
+    client: Client, server: Server, echo: Echo
+) -> None:
     stub = client.stub(SERVICE)
     calls = [gevent.spawn(stub.block, StringValue(value=str(index))) for index in range(1000)]
     until(lambda: server.running == 1000)
     stub.echo(StringValue())
-    server_release(server, client)
+    echo.release.set()
     gevent.joinall(calls, timeout=PATIENCE, raise_error=True)
     assert [each.get().value for each in calls] == [str(index) for index in range(1000)]
     assert (server.running, client.calls) == (0, 0)
-
-
-def server_release(server: Server, client: Client) -> None:
-    """Let every blocked handler of the server go on."""
-    handler: Any = server._services[SERVICE.full_name]["Block"].handler
-    handler.__self__.release.set()
 
 
 def test_83_peer_that_stops_reading_hurts_only_itself(echo: Echo, address: str) -> None:
@@ -88,10 +79,9 @@ def test_83_stream_to_a_peer_that_stops_reading_waits(
         blobs = Int64Value(value=amount << 32 | 1 << 20).SerializeToString()
         deaf.sendall(request(1, "Blobs", payload=blobs))
         until(lambda: server.running == 1)
-        connection = next(iter(server._connections))
-        until(lambda: connection.core.outbox.size >= connection.core.limits.outbox_wait)
+        until(lambda: server.buffered()[1] >= Limits().outbox_wait)
         gevent.sleep(0.01)
-        assert connection.core.outbox.size < 4 << 20
+        assert server.buffered()[1] < 4 << 20
         wire = SocketWire(deaf, echo)
         assert len(wire.receive(amount + 1)) == amount + 1
         until(lambda: not server.running)
@@ -142,7 +132,7 @@ def test_85_shutdown_gives_up_when_its_time_is_over(
 
 def test_86_close_cancels_handlers_and_ends_serve(echo: Echo, address: str) -> None:
     server = Server()
-    server.register(SERVICE, echo)
+    server.register(SERVICE, echo, partial=True)
     serve = gevent.spawn(server.serve, listen(address))
     gevent.sleep(0)
     with connect(address) as client:
@@ -267,10 +257,21 @@ def test_94_interceptors_see_the_method_and_metadata_and_may_change_the_outcome(
 
 def test_service_may_be_served_under_a_second_name(echo: Echo, address: str) -> None:
     with serving(address, echo) as server, connect(address) as client:
-        server.register(SERVICE, echo, name="other.Name")
+        server.register(SERVICE, echo, name="other.Name", partial=True)
         stub = client.stub(SERVICE, name="other.Name")
         assert stub.echo(StringValue(value="hi")).value == "hi"
         assert echo.contexts[-1].method == "/other.Name/Echo"
+
+
+def test_handler_that_lacks_methods_is_refused() -> None:
+    server = Server()
+    with pytest.raises(TypeError, match=r"^Echo has no method for Missing of ttrpc\.test\.Echo$"):
+        server.register(SERVICE, Echo())
+
+
+def test_rpc_that_a_partial_handler_lacks_is_unimplemented(client: Client) -> None:
+    with pytest.raises(Unimplemented, match=r"^/ttrpc\.test\.Echo/Missing is not supported$"):
+        client.stub(SERVICE).missing(StringValue())
 
 
 def test_server_listens_on_several_sockets(server: Server, echo: Echo, tmp_path: Path) -> None:

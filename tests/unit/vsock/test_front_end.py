@@ -13,8 +13,9 @@ import pytest
 
 from kuasar_host.vsock.packet import Op
 from kuasar_host.vsock.vhost_user import Request
+from tests.support.timeouts import IN_PROCESS
 from tests.support.vsock.backend import Backend, read_all
-from tests.support.vsock.driver import DEADLINE, GUEST_CID, QUEUE_SIZE, RX, TX, Driver
+from tests.support.vsock.driver import GUEST_CID, QUEUE_SIZE, RX, TX, Driver
 
 BASE = 0x4000_0000
 WRITE, NEXT, INDIRECT = 2, 1, 4
@@ -22,7 +23,7 @@ QUIET = 0.2
 
 
 def error_signalled(driver: Driver, index: int) -> bool:
-    ready, _, _ = select.select([driver.rings[index].error], [], [], DEADLINE)
+    ready, _, _ = select.select([driver.rings[index].error], [], [], IN_PROCESS)
     return bool(ready)
 
 
@@ -249,7 +250,7 @@ def test_a_second_front_end_waits_for_the_first_to_go(backend: Backend, driver: 
     with pytest.raises(TimeoutError):
         waiting.recv(1)
     driver.socket.close()
-    waiting.settimeout(DEADLINE)
+    waiting.settimeout(IN_PROCESS)
     assert len(waiting.recv(100)) == 20
     waiting.close()
 
@@ -286,7 +287,7 @@ def test_no_interrupt_is_raised_for_a_driver_that_wants_none(
 
 def wait_for_descriptors(backend: Backend, count: int) -> None:
     """A front end's end is noticed a moment later; a client's connection is ordered after it."""
-    end = time.monotonic() + DEADLINE
+    end = time.monotonic() + IN_PROCESS
     while backend.open_descriptors() != count:
         assert time.monotonic() < end
         assert backend.client(b"CONNECT 1\n").recv(1) == b""

@@ -11,8 +11,9 @@ import pytest
 
 from kuasar_host.vsock.connection import BUFFER_SIZE
 from kuasar_host.vsock.packet import SHUTDOWN_BOTH, SHUTDOWN_RECEIVE, SHUTDOWN_SEND, Header, Op
+from tests.support.timeouts import IN_PROCESS
 from tests.support.vsock.backend import Backend, accept, read_all, read_line
-from tests.support.vsock.driver import DEADLINE, GUEST_CID, Driver, Stream
+from tests.support.vsock.driver import GUEST_CID, Driver, Stream
 
 QUIET = 0.2
 
@@ -140,7 +141,7 @@ def test_the_guest_reaches_a_socket_named_after_the_port(backend: Backend, drive
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{backend.uds}_700")
         listener.listen()
-        listener.settimeout(DEADLINE)
+        listener.settimeout(IN_PROCESS)
         stream = Stream(driver, 700, 5000, 65536)
         stream.send(Op.REQUEST)
         assert stream.receive().op == Op.RESPONSE

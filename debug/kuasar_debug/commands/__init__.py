@@ -1,0 +1,1 @@
+"""The commands of `kuasar-debug`, by subject."""

@@ -1,0 +1,1 @@
+"""Storages of containers: block devices, shares, tmpfs and binds, a driver for each."""
