@@ -118,9 +118,12 @@ class Stdio:
                 grace *= READER_FACTOR
             if self._silence.seconds >= grace:
                 return False
-            # The end of the output is an event, all else is asked for.
             copiers = [output.copier for output in waiting if output.copier is not None]
-            gevent.joinall(copiers, timeout=pause)
+            if all(copier.ready() for copier in copiers):
+                gevent.sleep(pause)
+            else:
+                # The end of the output is an event, all else is asked for.
+                gevent.joinall(copiers, timeout=pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
         return True
 
