@@ -95,11 +95,12 @@ class Output(_Stream[ReadEnd, Sink]):
         `quiet` is the seconds since the mark and since the reader took bytes. Without the end of
         the output that is all there is to go by: a reader does not acknowledge its last bytes.
         """
-        if self.copier is None or self.copier.ready():
-            return True
-        if self._ended:
+        if self.copier is None or (self._ended and not self._read):
             # Without output there is nothing to wait for but a reader of its end.
-            return not self._read or self.transport.taken
+            return True
+        if self._ended or self.copier.ready():
+            taken = self.copier.ready() or self.transport.taken
+            return taken and quiet >= self.transport.moment
         passed = self._read >= self._due and not self._writing
         return passed and self.transport.taken and quiet >= MOMENT
 

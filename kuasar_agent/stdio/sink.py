@@ -8,6 +8,9 @@ from typing import Protocol
 class Sink:
     """The far end of an output stream; as it stands, one that takes all and shows it nowhere."""
 
+    moment = 0.0
+    """Seconds after the last byte for which a reader may not have it although `taken` says so."""
+
     @property
     def taken(self) -> bool:
         """Whether the reader has all that was written, as well as the transport can tell."""

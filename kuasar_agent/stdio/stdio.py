@@ -23,7 +23,8 @@ READER_FACTOR = 5
 """The grace for a reader that is there and grants, in graces: containerd grants 64 KiB at a time,
 so one that is slow, or whose disk stalls, gives no sign for a while."""
 
-_LONGEST_PAUSE = 0.02
+_LONGEST_PAUSE = 0.1
+"""Seconds between two looks at what readers have taken."""
 
 
 class Stdio:
@@ -117,9 +118,12 @@ class Stdio:
                 grace *= READER_FACTOR
             if self._silence.seconds >= grace:
                 return False
-            # The end of the output is an event, all else is asked for.
             copiers = [output.copier for output in waiting if output.copier is not None]
-            gevent.joinall(copiers, timeout=pause)
+            if all(copier.ready() for copier in copiers):
+                gevent.sleep(pause)
+            else:
+                # The end of the output is an event, all else is asked for.
+                gevent.joinall(copiers, timeout=pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
         return True
 

@@ -16,7 +16,7 @@ from termios import TIOCOUTQ
 from typing import Any
 
 import gevent
-from gevent.socket import socket
+from gevent.socket import AF_VSOCK, socket
 
 from kuasar_agent.log import get_logger
 from kuasar_agent.stdio.descriptors import hung_up
@@ -25,6 +25,9 @@ from kuasar_agent.stdio.sink import Sink
 log = get_logger(__name__)
 
 CHUNK = 64 * 1024
+
+MOMENT = 0.1
+"""Seconds for the hypervisor to hand the last bytes to a reader of vsock."""
 
 PROBE = 0.2
 """Seconds between the two halves of a hang-up: hypervisors may tell the guest one by one."""
@@ -91,6 +94,8 @@ class ListenerSink(Sink):
     def __init__(self, listener: socket, admit: Admit) -> None:
         self._acceptor = _Acceptor(listener, admit)
         self._written = 0
+        if listener.family == AF_VSOCK:
+            self.moment = MOMENT
 
     @property
     def taken(self) -> bool:

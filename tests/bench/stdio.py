@@ -25,7 +25,7 @@ from kuasar_agent.ttrpc.frames import DATA, NO_DATA, REMOTE_CLOSED, encode
 from kuasar_agent.ttrpc.service import method_of
 from tests.bench.table import show
 from tests.support.agent import Agent, running_agent
-from tests.support.streams import METHOD, grant, next_data, open_stream, pack, url
+from tests.support.streams import METHOD, acknowledge, grant, next_data, open_stream, pack, url
 
 SIZE = 256 << 20
 BLOCKS = (64 * 1024, 4096)
@@ -159,6 +159,9 @@ def _streaming(agent: Agent, block: int) -> Measured:
             nonlocal ended
             data = b"" if ended else peer.recv(_READ)
             ended = data.endswith(end)
+            if ended:
+                # Ours is the same frame, and says that all was read.
+                peer.sendall(end)
             return len(data)
 
         with _Writing(agent, url("bench-stdout"), block) as writing:
@@ -172,6 +175,7 @@ def _streaming_decoded(agent: Agent, block: int) -> Measured:
         grant(stream, 1 << 30)
         with _Writing(agent, url("bench-stdout"), block) as writing:
             speed = _timed(lambda: len(next_data(stream) or b""))
+            acknowledge(stream)
     return speed, writing.cost
 
 

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import gevent
 import pytest
@@ -13,6 +14,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from kuasar_agent.api.streaming_pb2 import StreamInit
 from kuasar_agent.api.transfer_pb2 import Data
+from kuasar_agent.containers.process import Status
 from kuasar_agent.stdio.channels import CAPACITY, WINDOW
 from kuasar_agent.stdio.flow_control import SILENT
 from kuasar_agent.ttrpc import Code, StatusError
@@ -33,6 +35,7 @@ from tests.support.streams import (
     url,
 )
 from tests.support.timeouts import TIMEOUT
+from tests.support.waiting import eventually
 
 
 @pytest.fixture(autouse=True)
@@ -304,4 +307,48 @@ def test_an_update_that_does_not_parse_ends_the_stream_and_loses_nothing(agent: 
         stream.recv()
     assert caught.value.code == Code.INVALID_ARGUMENT
     assert receive(open_stream(agent.client, "s-stdout")) == b"hello\n"
+    agent.delete(id)
+
+
+@pytest.mark.parametrize("exec_id", ["", "e"], ids=["container", "exec"])
+def test_the_end_is_told_once_the_output_is_taken(agent: Agent, exec_id: str) -> None:
+    stream = open_stream(agent.client, "s-stdout")
+    command = ("echo", "hello")
+    if exec_id:
+        id = agent.run("sleep", "1000")
+        pid = agent.exec(id, exec_id, *command, stdout=url("s-stdout"))
+    else:
+        id = agent.bundle(*command)
+        pid = agent.create(id, stdout=url("s-stdout"))
+        agent.start(id)
+    waiting = gevent.spawn(agent.wait, id, exec_id)
+    assert receive_exactly(stream, 3) == b"hel"
+    assert eventually(lambda: Path(f"/proc/{pid}").exists(), lambda exists: not exists) is False
+    assert int(agent.state_of(id, exec_id).status) == Status.RUNNING
+    assert not waiting.ready()
+    assert receive(stream) == b"lo\n"
+    assert waiting.get().exit_status == 0
+    assert int(agent.state_of(id, exec_id).status) == Status.STOPPED
+    agent.delete(id)
+
+
+def test_the_end_is_told_although_a_reader_takes_nothing(agent: Agent) -> None:
+    id = agent.run("echo", "hello", stdout=url("s-stdout"))
+    stream = open_stream(agent.client, "s-stdout")
+    grant(stream, 3)
+    assert agent.wait(id).exit_status == 0
+    agent.delete(id)
+    # The rest stays for a reader that takes it.
+    with agent.connect() as client:
+        assert receive(open_stream(client, "s-stdout")) == b"lo\n"
+
+
+def test_output_stays_for_the_next_reader_when_one_closes_its_side(agent: Agent) -> None:
+    id = agent.run("echo", "hello", stdout=url("s-stdout"))
+    stream = open_stream(agent.client, "s-stdout")
+    assert receive_exactly(stream, 3) == b"hel"
+    stream.close_send()
+    assert next_data(stream) is None
+    assert receive(open_stream(agent.client, "s-stdout")) == b"lo\n"
+    assert agent.wait(id).exit_status == 0
     agent.delete(id)

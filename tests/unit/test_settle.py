@@ -17,6 +17,7 @@ from kuasar_agent.stdio.channels import OutputChannel
 from kuasar_agent.stdio.stdio import Stdio
 from kuasar_agent.stdio.transports import Transports
 from kuasar_agent.stdio.urls import StdioUrls
+from kuasar_agent.stdio.vsock_ports import ListenerSink
 
 GRACE = 0.3
 LONG = 60.0
@@ -131,6 +132,19 @@ def test_a_port_s_reader_has_taken_the_output_when_its_socket_is_read(tmp_path: 
         assert peer.recv(100) == b"hello"
         assert settling.get()
         assert peer.recv(100) == b""
+
+
+def test_a_reader_behind_a_hypervisor_is_given_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ListenerSink, "moment", 0.2)
+    with process(tmp_path, "vsock://3:1") as heard, heard.dial(1) as peer:
+        heard.write(b"hello")
+        heard.exit()
+        assert peer.recv(100) == b"hello"
+        began = time.monotonic()
+        assert heard.stdio.settle()
+        assert time.monotonic() - began >= 0.2
 
 
 def test_a_fifo_s_reader_has_taken_the_output_when_the_fifo_is_empty(tmp_path: Path) -> None:

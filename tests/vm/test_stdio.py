@@ -188,3 +188,24 @@ def test_a_terminal_works_in_the_guest(guest: Guest) -> None:
     assert b"30 100\r\n" in screen
     assert b"got hello\r\n" in screen
     assert finish(guest, id) == 0
+
+
+def test_a_reader_of_a_port_that_leaves_when_wait_returns_has_everything(guest: Guest) -> None:
+    size = 3 * MIB
+    for number in range(30000, 30005):
+        id = create(guest, "head", "-c", str(size), "/dev/zero", stdout=f"vsock://3:{number}")
+        got = 0
+
+        def take(peer: socket) -> None:
+            nonlocal got
+            while data := peer.recv(64 * 1024):
+                got += len(data)
+
+        with port(guest, number) as peer:
+            reading = gevent.spawn(take, peer)
+            waiting = gevent.spawn(guest.task.wait, task_pb2.WaitRequest(id=id), timeout=GUEST)
+            start(guest, id)
+            waiting.get()
+            reading.kill()
+        assert got == size
+        guest.task.delete(task_pb2.DeleteRequest(id=id), timeout=GUEST)
