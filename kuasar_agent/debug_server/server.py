@@ -21,13 +21,11 @@ from kuasar_agent.debug_server.shell import (
 from kuasar_agent.debug_server.terminal import Terminal
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Reaper
+from kuasar_agent.ttrpc.listener import Listener
 
 log = get_logger(__name__)
 
 PORT = 1025
-
-# accept(2) fails while descriptors are short: seconds until the next attempt, doubled each time.
-_BACKOFF_FIRST, _BACKOFF_LAST = 0.01, 1.0
 
 
 class DebugServer:
@@ -46,15 +44,15 @@ class DebugServer:
         gevent.spawn(self._accept, listener)
 
     def _accept(self, listener: socket) -> None:
-        pause = _BACKOFF_FIRST
+        pause = Listener.min_delay
         while True:
             try:
                 peer, address = listener.accept()
-            except OSError:
+            except OSError:  # descriptors are short
                 gevent.sleep(pause)
-                pause = min(pause * 2, _BACKOFF_LAST)
+                pause = min(pause * 2, Listener.max_delay)
                 continue
-            pause = _BACKOFF_FIRST
+            pause = Listener.min_delay
             if self._admit(address):
                 gevent.spawn(self._serve, peer)
             else:

@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 from kuasar_agent.errors import InvalidArgument, Unknown
 from kuasar_agent.linux.files import write_text
+from kuasar_agent.log import get_logger
+
+log = get_logger(__name__)
 
 PROC_SYS = "/proc/sys"
 
@@ -62,11 +65,18 @@ def namespace(key: str) -> str:
 def write(values: Mapping[str, str], top: str = PROC_SYS) -> None:
     """Write values, in order, in this thread's namespaces.
 
+    Parameters of IPv6 are left out, with a line in the log, where the kernel runs without it
+    (`ipv6.disable=1`): the pod that asks for them starts, as it does with IPv6 addresses.
+
     Raises:
         InvalidArgument: a name is not the name of a parameter.
         Unknown: the kernel refuses; the message has name, value and reason.
     """
+    has_ipv6 = os.path.isdir(f"{top}/net/ipv6")
     for key, value in values.items():
+        if not has_ipv6 and _parts(key)[:2] == ["net", "ipv6"]:
+            log.warning("IPv6 is off, sysctl left out", name=key, value=value)
+            continue
         try:
             write_text(find(key, top), value)
         except OSError as error:

@@ -77,15 +77,22 @@ class Network:
         return _with_socket(lambda socket: routes.replace(socket, wanted))
 
     def _await(self, wanted: Sequence[Interface], deadline: float | None) -> None:
-        if not _missing(wanted):
+        missing = _missing(wanted)
+        if not missing:
             return
+
+        def all_plugged() -> bool | None:
+            nonlocal missing
+            missing = _missing(wanted)
+            return None if missing else True
+
         off_hub(self._rescan)
         device = "NIC " + ", ".join(each.mac for each in wanted)
         try:
-            self._devices.wait_until(lambda: None if _missing(wanted) else True, device, deadline)
+            self._devices.wait_until(all_plugged, device, deadline)
         except DeadlineExceeded:
-            if missing := _missing(wanted):
-                raise interfaces.no_link(missing[0]) from None
+            # Not looked up anew: a kernel that is slow to answer would use up the caller's time.
+            raise interfaces.no_link(missing[0]) from None
 
 
 def _missing(wanted: Sequence[Interface]) -> list[Interface]:

@@ -15,6 +15,7 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError, Message
 
 from kuasar_agent.api import streaming_pb2, transfer_pb2
+from kuasar_agent.containerd import pack
 from kuasar_agent.stdio.channels import Channels, Preempted
 from kuasar_agent.stdio.flow_control import InputFlow, OutputFlow
 from kuasar_agent.ttrpc import ConnectionClosed, Context, InvalidArgument, ServerStream, Unknown
@@ -50,7 +51,7 @@ class StreamingService:
         id = _parse(streaming_pb2.StreamInit, first).id
         if not 0 < len(id) <= LONGEST_ID:
             raise InvalidArgument(f"stream id of {len(id)} characters")
-        stream.send(_pack(Empty()))
+        stream.send(pack(Empty()))
         if id.endswith("stdin"):
             self._receive(id, _Stream(stream))
         elif id.endswith(("stdout", "stderr")):
@@ -100,7 +101,7 @@ class _Stream:
         return None if message is None else bytes(_parse(transfer_pb2.Data, message).data)
 
     def send_grant(self, size: int) -> None:
-        self._stream.send(_pack(transfer_pb2.WindowUpdate(update=size)))
+        self._stream.send(pack(transfer_pb2.WindowUpdate(update=size)))
 
     def send_data(self, data: memoryview) -> None:
         self._stream.send_encoded(encode_data(data))
@@ -120,11 +121,6 @@ def encode_data(data: bytes | memoryview) -> bytes:
     field = _DATA_DATA + varint(len(data))
     length = varint(len(field) + len(data))
     return b"".join((_DATA_URL, _ANY_VALUE, length, field, data))
-
-
-def _pack(message: Message) -> AnyMessage:
-    # containerd registers its types by their bare names.
-    return AnyMessage(type_url=message.DESCRIPTOR.full_name, value=message.SerializeToString())
 
 
 def _parse(kind: type[M], message: AnyMessage) -> M:

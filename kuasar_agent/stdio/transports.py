@@ -13,15 +13,13 @@ import re
 
 from gevent.socket import socket
 
+from kuasar_agent.boot.config import TaskConfig
 from kuasar_agent.devices import Devices
 from kuasar_agent.errors import FailedPrecondition, InvalidArgument
 from kuasar_agent.stdio import guest_paths
 from kuasar_agent.stdio.channels import Channels, ChannelSink, ChannelSource
 from kuasar_agent.stdio.sink import Sink, Source
 from kuasar_agent.stdio.vsock_ports import Admit, Listen, ListenerSink, ListenerSource
-
-DRAIN_GRACE = 2.0
-"""Seconds for which the end of a process is not told while its output is not taken."""
 
 PORT_WAIT = 10.0
 """Seconds for a virtio-serial port that the host has just plugged."""
@@ -40,7 +38,7 @@ class Transports:
         devices: Devices,
         channels: Channels | None = None,
         *,
-        drain_grace: float = DRAIN_GRACE,
+        drain_grace: float = TaskConfig().drain_grace,
         port_wait: float = PORT_WAIT,
     ) -> None:
         self.channels = channels or Channels()

@@ -13,7 +13,7 @@ from pathlib import Path
 import gevent
 import pytest
 
-from kuasar_agent.stdio.transports import DRAIN_GRACE
+from kuasar_agent.boot.config import TaskConfig
 from tests.support.agent import Agent
 from tests.support.go_streams import VERSIONS, Answer, GoStreams, build, go_streams, result
 from tests.support.streams import url
@@ -145,7 +145,7 @@ def test_a_slow_reader_is_waited_for(agent: Agent, host: GoStreams) -> None:
     agent.create(id, stdout=url("s-stdout"))
     answer = host.do(task=id, stream="s-stdout", every=0.2)
     assert answer.size == len(data)
-    assert answer.waited > DRAIN_GRACE
+    assert answer.waited > TaskConfig().drain_grace
 
 
 @pytest.mark.parametrize("place", ["stream", "socket", "fifo"])

@@ -40,6 +40,15 @@ def test_a_name_that_is_none_is_refused(key: str) -> None:
         split({key: "1"})
 
 
+def test_a_parameter_of_ipv6_is_left_out_where_the_kernel_has_none(top: str) -> None:
+    values = {"net.ipv6.conf.all.disable_ipv6": "1", "net.ipv4.conf.all.forwarding": "1"}
+    write(values, top)
+    assert Path(top, "net/ipv4/conf/all/forwarding").read_text().startswith("1")
+    Path(top, "net/ipv6").mkdir()
+    with pytest.raises(Unknown, match="disable_ipv6"):
+        write(values, top)
+
+
 def test_a_value_is_written_and_a_failure_named(top: str) -> None:
     write({"net.ipv4.conf.eth0.100.forwarding": "1"}, top)
     assert Path(top, "net/ipv4/conf/eth0.100/forwarding").read_text().startswith("1")

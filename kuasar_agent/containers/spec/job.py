@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, cast
 
 from kuasar_agent.containers.spec.guest import Guest
@@ -17,17 +16,19 @@ EXEC: On = "Exec"
 UPDATE: On = "Update"
 
 
-@dataclass
 class Job:
     """One adaptation: its inputs, and the results beside the changed specification."""
 
-    guest: Guest
-    terminal: bool = False
-    """Whether the process gets a terminal, from the specification or from the request."""
-    size: tuple[int, int] | None = None
-    """The terminal's width and height in characters, if the host has set them."""
-    sysctls: dict[str, str] = field(default_factory=dict)
-    """Kernel parameters that were taken out, for the guest's own namespaces."""
+    def __init__(
+        self, guest: Guest, *, terminal: bool = False, size: tuple[int, int] | None = None
+    ) -> None:
+        self.guest = guest
+        self.terminal = terminal
+        """Whether the process gets a terminal, from the specification or from the request."""
+        self.size = size
+        """The terminal's width and height in characters, if the host has set them."""
+        self.sysctls: dict[str, str] = {}
+        """Kernel parameters that were taken out, for the guest's own namespaces."""
 
 
 Change = Callable[[Json, Job], Iterator[str]]
