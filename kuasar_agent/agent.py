@@ -87,19 +87,21 @@ class Agent:
         self.server = Server(
             authorize=lambda _, peer: self._admit((peer.cid, peer.port)), to_status=to_status
         )
-        tasks = task.TaskService(self.containers)
-        self.server.register(task.SERVICE, tasks)
-        self.server.register(task.SERVICE, tasks, name=task.V3_NAME)
-        self.server.register(
-            sandbox.SERVICE, sandbox.SandboxService(self.events, self.reaper, self._make_pod)
-        )
-        self.server.register(streaming.SERVICE, streaming.StreamingService(transports.channels))
+        self._register_services()
         self.serving_ms = 0.0
         """Time at which connections were first accepted, on the kernel's clock."""
         # Kept so that the leak report reaches what they hold.
         self._signals: list[object] = []
         self._debug_server: DebugServer | None = None
         self._observer: Observer | None = None
+
+    def _register_services(self) -> None:
+        tasks = task.TaskService(self.containers)
+        self.server.register(task.SERVICE, tasks)
+        self.server.register(task.SERVICE, tasks, name=task.V3_NAME)
+        pods = sandbox.SandboxService(self.events, self.reaper, self._make_pod)
+        self.server.register(sandbox.SERVICE, pods)
+        self.server.register(streaming.SERVICE, streaming.StreamingService(self.channels))
 
     def start(self) -> None:
         """Reap from now on, then answer calls.

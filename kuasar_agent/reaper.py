@@ -19,7 +19,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import gevent
 import gevent.event
@@ -30,6 +30,10 @@ log = get_logger(__name__)
 
 # Exits reaped before the hub may run: after a fork bomb, requests are served between batches.
 _BATCH = 256
+
+
+StdioFds = tuple[int, int, int]
+"""The descriptors that a process gets as 0, 1 and 2, or subprocess.DEVNULL for each."""
 
 
 class Exit(NamedTuple):
@@ -160,13 +164,10 @@ class Reaper:
     def spawn(
         self,
         argv: Sequence[str],
+        stdio: StdioFds = (subprocess.DEVNULL, subprocess.DEVNULL, subprocess.DEVNULL),
         *,
-        stdin: int | IO[bytes] = subprocess.DEVNULL,
-        stdout: int | IO[bytes] = subprocess.DEVNULL,
-        stderr: int | IO[bytes] = subprocess.DEVNULL,
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
-        pass_fds: Sequence[int] = (),
         new_session: bool = True,
     ) -> Child:
         """Start a program as the leader of its own session or, without `new_session`, group.
@@ -177,6 +178,7 @@ class Reaper:
         Raises:
             OSError: the program cannot be executed.
         """
+        stdin, stdout, stderr = stdio
         process = subprocess.Popen(
             argv,
             stdin=stdin,
@@ -184,7 +186,6 @@ class Reaper:
             stderr=stderr,
             env=env,
             cwd=cwd,
-            pass_fds=pass_fds,
             start_new_session=new_session,
             process_group=None if new_session else 0,
         )

@@ -12,9 +12,9 @@ from kuasar_agent.containers.bundle import Bundle
 from kuasar_agent.containers.checkpoint import Checkpoint
 from kuasar_agent.containers.exec_process import ExecProcess
 from kuasar_agent.containers.ids import check_exec_id
-from kuasar_agent.containers.init_process import InitProcess, RuntimeOptions
+from kuasar_agent.containers.init_process import InitProcess
 from kuasar_agent.containers.process import KILLED_WITHIN, ContainerContext, Process, Status
-from kuasar_agent.containers.runtime import RuntimeFailed
+from kuasar_agent.containers.runtime import RuntimeFailed, RuntimeOptions
 from kuasar_agent.errors import (
     AgentError,
     AlreadyExists,

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from typing import NamedTuple
 
 import gevent
 import gevent.event
 
 from kuasar_agent.containers.create_cleanup import CreateCleanup
 from kuasar_agent.containers.process import KILLED_WITHIN, ContainerContext, Process, Status
-from kuasar_agent.containers.runtime import RuntimeFailed
+from kuasar_agent.containers.runtime import RuntimeFailed, RuntimeOptions
 from kuasar_agent.errors import AgentError, NotFound
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Child
@@ -23,13 +22,6 @@ log = get_logger(__name__)
 _ALREADY_GONE = ("not running", "already finished", "no such process")
 _NO_CONTAINER = ("does not exist", "/status`: no such file")
 """runc's words, and crun's when a deletion removes its record meanwhile."""
-
-
-class RuntimeOptions(NamedTuple):
-    """Options of a Create request for the runtime's command line."""
-
-    no_pivot: bool = False
-    no_new_keyring: bool = False
 
 
 class InitProcess(Process):
@@ -133,8 +125,7 @@ class InitProcess(Process):
             (stdin, stdout, stderr),
             pid_file=bundle.pid_file,
             console_socket=stdio.console_socket,
-            no_pivot=self._options.no_pivot,
-            no_new_keyring=self._options.no_new_keyring,
+            options=self._options,
         )
 
     def _follow(self, child: Child) -> None:

@@ -13,9 +13,8 @@ from kuasar_agent.blocking import off_hub
 from kuasar_agent.containers.bundle import Bundle, load_bundle, write_spec
 from kuasar_agent.containers.container import Container
 from kuasar_agent.containers.ids import check_id
-from kuasar_agent.containers.init_process import RuntimeOptions
 from kuasar_agent.containers.process import ContainerContext
-from kuasar_agent.containers.runtime import TIMEOUT, OCIRuntime, find_runtime
+from kuasar_agent.containers.runtime import TIMEOUT, OCIRuntime, RuntimeOptions, find_runtime
 from kuasar_agent.containers.shared_lock import SharedLock
 from kuasar_agent.errors import AlreadyExists, NotFound
 from kuasar_agent.events import Publish

@@ -15,11 +15,12 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from subprocess import DEVNULL
+from typing import NamedTuple
 
 from kuasar_agent.blocking import off_hub
 from kuasar_agent.containerd import NAMESPACE
 from kuasar_agent.errors import AgentError, DeadlineExceeded, NotFound, Unknown
-from kuasar_agent.reaper import Adoption, Child, Exit, Reaper
+from kuasar_agent.reaper import Adoption, Child, Exit, Reaper, StdioFds
 from kuasar_agent.spans import traced
 
 DEFAULT_ROOT = "/run/containerd/runc"
@@ -27,10 +28,15 @@ DEFAULT_ROOT = "/run/containerd/runc"
 TIMEOUT = 60.0
 """Seconds after which a command counts as hung; an emulated guest needs one for the slowest."""
 
-StdioFds = tuple[int, int, int]
-
 _KILLED_WITHIN = 5.0
 _OUTPUT_LIMIT = 1 << 20
+
+
+class RuntimeOptions(NamedTuple):
+    """Options of a Create request for the runtime's command line."""
+
+    no_pivot: bool = False
+    no_new_keyring: bool = False
 
 
 class RuntimeFailed(Unknown):
@@ -87,16 +93,15 @@ class OCIRuntime:
         stdio: StdioFds,
         *,
         pid_file: str,
-        console_socket: str | None = None,
-        no_pivot: bool = False,
-        no_new_keyring: bool = False,
+        console_socket: str | None,
+        options: RuntimeOptions,
     ) -> Child:
         """Create a container and return its init process, which gets `stdio`."""
         args = ["create", "--bundle", bundle, "--pid-file", pid_file]
         args += _console(console_socket)
-        if no_pivot:
+        if options.no_pivot:
             args.append("--no-pivot")
-        if no_new_keyring:
+        if options.no_new_keyring:
             args.append("--no-new-keyring")
         return self._run_for_child("OCI runtime create failed", [*args, id], stdio, pid_file)
 
@@ -165,19 +170,17 @@ class OCIRuntime:
         # would hold up a reader.
         with _memory_file("runtime-log") as (log, path), _memory_file("runtime-output") as (out, _):
             command = [self.binary, "--root", self.root, "--log", path, "--log-format", "json"]
-            stdin, stdout, stderr = stdio or (DEVNULL, out, out)
-            exit = self._finish(prefix, self._spawn([*command, *args], stdin, stdout, stderr))
+            started = self._spawn([*command, *args], stdio or (DEVNULL, out, out))
+            exit = self._finish(prefix, started)
             if exit.status != 0:
                 said = _read(out).decode(errors="replace").strip()
                 said = said or f"{os.path.basename(self.binary)} exited with status {exit.status}"
                 raise RuntimeFailed(prefix, _logged_error(_read(log)) or said)
 
-    def _spawn(self, command: Sequence[str], stdin: int, stdout: int, stderr: int) -> Child:
+    def _spawn(self, command: Sequence[str], stdio: StdioFds) -> Child:
         env = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}
         try:
-            return self._reaper.spawn(
-                command, stdin=stdin, stdout=stdout, stderr=stderr, env=env, new_session=False
-            )
+            return self._reaper.spawn(command, stdio, env=env, new_session=False)
         except OSError as error:
             raise RuntimeFailed(f"cannot execute {self.binary}", str(error.strerror)) from None
 

@@ -97,9 +97,7 @@ class Terminal(PtyProcess):  # type: ignore[misc]
         if script:
             command.append(self._name)
         try:
-            self._child = reaper.spawn(
-                command, stdin=slave, stdout=slave, stderr=slave, env=env, cwd="/"
-            )
+            self._child = reaper.spawn(command, (slave, slave, slave), env=env, cwd="/")
         finally:
             os.close(slave)
         self.pid = self._child.pid

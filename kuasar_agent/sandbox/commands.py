@@ -129,11 +129,7 @@ def _spawn(reaper: Reaper, command: str, stdin: bytes, output: _Output, errors: 
             ours.callback(output.close_sink)
             ours.callback(errors.close_sink)
             return reaper.spawn(
-                [_SHELL, "-c", command],
-                stdin=source,
-                stdout=output.open(),
-                stderr=errors.open(),
-                cwd="/",
+                [_SHELL, "-c", command], (source, output.open(), errors.open()), cwd="/"
             )
         except OSError as error:
             raise Unknown(f"spawn failed error: {error.strerror}") from None

@@ -16,9 +16,9 @@ from kuasar_agent.api import runc_options_pb2, task_pb2
 from kuasar_agent.containerd import set_exit
 from kuasar_agent.containers.checkpoint import Checkpoint
 from kuasar_agent.containers.exec_process import parse_spec
-from kuasar_agent.containers.init_process import RuntimeOptions
 from kuasar_agent.containers.manager import Containers, CreateOptions, CreateRequest
 from kuasar_agent.containers.process import Process
+from kuasar_agent.containers.runtime import RuntimeOptions
 from kuasar_agent.errors import InvalidArgument, Unimplemented
 from kuasar_agent.log import get_logger
 from kuasar_agent.services.deadlines import deadline_of

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from subprocess import DEVNULL
 
 import gevent
 import pytest
@@ -66,8 +67,8 @@ def status_of(child: Child) -> int | None:
 def thousand_orphans_that_end_together() -> tuple[int, int, list[str]]:
     reaper = started()
     reader, writer = os.pipe()
-    script = f"i=0; while [ $i -lt {ORPHANS} ]; do (read x <&{reader} &); i=$((i+1)); done"
-    assert status_of(reaper.spawn(["sh", "-c", script], pass_fds=[reader])) == 0
+    script = f"exec 3<&0; i=0; while [ $i -lt {ORPHANS} ]; do (read x <&3 &); i=$((i+1)); done"
+    assert status_of(reaper.spawn(["sh", "-c", script], (reader, DEVNULL, DEVNULL))) == 0
     alive = len(children_of(os.getpid()))
     os.close(reader)
     os.close(writer)
