@@ -21,11 +21,11 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 
 def commands(page: Path) -> Iterator[str]:
     """Yield the lines of code blocks and the inline code that begin with a program of ours."""
-    text = page.read_text()
+    text = page.read_text().replace("\\\n", " ")
     blocks = re.findall(r"^```(?:sh|console)?\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
     inline = re.findall(r"`([^`\n]+)`", text)
     for line in [line for block in blocks for line in block.splitlines()] + inline:
-        line = line.strip().removeprefix(".venv/bin/")
+        line = line.strip().removeprefix("$ ").removeprefix(".venv/bin/")
         if line.split(" ")[0] in ("make", *PROGRAMS) and " " in line:
             yield line
 
