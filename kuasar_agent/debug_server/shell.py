@@ -170,9 +170,11 @@ def _type(peer: socket, typed: bytes, terminal: Terminal) -> None:
             # recv() yields only when it has to wait.
             gevent.sleep(0)
         while not hung_up(peer):
-            # Repeated: one that arrives while a shell changes the terminal's modes is lost.
-            terminal.end_input()
+            # First: the kernel hands bytes to the line discipline in a worker, and those that it
+            # gets after the change of modes would have a meaning, a Ctrl-D that of an end of file.
             gevent.sleep(_PROBE)
+            # Repeated: an end that arrives while a shell changes the terminal's modes is lost.
+            terminal.end_input()
     except OSError:
         pass
 

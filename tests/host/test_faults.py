@@ -13,8 +13,7 @@ import gevent.pool
 import pytest
 
 from kuasar_agent.api.task_types_pb2 import RUNNING, STOPPED
-from kuasar_agent.errors import Unknown
-from kuasar_agent.ttrpc import Code, StatusError
+from kuasar_agent.ttrpc import Code, StatusError, Unknown
 from tests.support.agent import Agent, running_agent
 from tests.support.refusal import refusal
 from tests.support.timeouts import TIMEOUT

@@ -143,7 +143,7 @@ def test_a_mount_that_went_away_by_itself_is_no_error(
         pod.storages.release("c1")
 
     within(body)
-    assert "storage not given back" not in capfd.readouterr().err
+    assert "storage not released" not in capfd.readouterr().err
 
 
 def test_a_mount_point_that_cannot_be_removed_is_logged(
@@ -159,7 +159,7 @@ def test_a_mount_point_that_cannot_be_removed_is_logged(
 
     within(body)
     log = capfd.readouterr().err
-    assert "storage not given back" in log
+    assert "storage not released" in log
     assert os.strerror(errno.ENOTEMPTY) in log or "ENOTEMPTY" in log
 
 
