@@ -56,16 +56,16 @@ class DebugServer:
             if self._admit(address):
                 gevent.spawn(self._serve, peer)
             else:
-                log.warning("debug console refused", peer=address)
+                log.warning("debug server: connection refused", peer=address)
                 peer.close()
 
     def _serve(self, peer: socket) -> None:
         try:
             self._dispatch(peer, read_mode(peer))
         except OSError as error:
-            log.debug("debug console ended", error=error)
+            log.debug("debug session ended", error=error)
         except Exception:
-            log.exception("debug console failed")
+            log.exception("debug session failed")
         finally:
             close_drained(peer)
 

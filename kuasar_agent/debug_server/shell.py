@@ -26,6 +26,7 @@ NOT_STARTED = 126
 _CHUNK = 64 * 1024
 # Seconds between two checks that a client is still there.
 _PROBE = 1.0
+_HANDED_OVER = 0.05
 # Seconds for which unread input is drained before close().
 _DRAIN = 1.0
 # After fewer bytes than _SHORT the output gets _GATHER seconds to collect more: a program that
@@ -169,12 +170,13 @@ def _type(peer: socket, typed: bytes, terminal: Terminal) -> None:
             terminal.write(data)
             # recv() yields only when it has to wait.
             gevent.sleep(0)
+        # The kernel hands bytes to the line discipline in a worker; those that it gets after the
+        # change of modes would have a meaning, a Ctrl-D that of an end of file.
+        gevent.sleep(_HANDED_OVER)
         while not hung_up(peer):
-            # First: the kernel hands bytes to the line discipline in a worker, and those that it
-            # gets after the change of modes would have a meaning, a Ctrl-D that of an end of file.
-            gevent.sleep(_PROBE)
             # Repeated: an end that arrives while a shell changes the terminal's modes is lost.
             terminal.end_input()
+            gevent.sleep(_PROBE)
     except OSError:
         pass
 

@@ -8,9 +8,11 @@ the modes.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import select
+import signal
 import sys
 import termios
 import time
@@ -156,6 +158,20 @@ class Terminal(PtyProcess):  # type: ignore[misc]
             modes[_LFLAG] |= termios.ICANON
             termios.tcsetattr(self.fd, termios.TCSANOW, modes)
         self.write(modes[_CHARACTERS][termios.VEOF])
+        if self._all_bytes:
+            self._restart_reads()
+
+    def _restart_reads(self) -> None:
+        """Have a read begin anew that began while lines were not collected.
+
+        Such a read wants a byte and passes over an end of file (n_tty_read, n_tty.c). A stopped
+        and continued process makes the system call again (signal(7)).
+        """
+        with contextlib.suppress(OSError):  # the program has ended
+            group = os.tcgetpgrp(self.fd)
+            if group > 1:  # 0, a terminal without a group, would be the agent's own
+                os.killpg(group, signal.SIGSTOP)
+                os.killpg(group, signal.SIGCONT)
 
     def _input_is_taken(self) -> bool:
         """Return whether the line discipline has all the input that was written."""

@@ -137,6 +137,19 @@ def test_the_end_of_the_clients_input_is_that_of_the_command(agent: DebugAgent) 
     assert read_all(peer) == b"5\r\n" + marker(0)
 
 
+def test_the_end_of_input_reaches_a_command_that_waits_for_it(agent: DebugAgent) -> None:
+    peer = agent.dial()
+    peer.sendall(HEADER + line(b"sh", b"-c", b"echo begun; cat; echo over"))
+    shown = b""
+    while not shown.endswith(b"begun\r\n"):
+        shown += peer.recv(100)
+    peer.sendall(b"abc\x04")
+    while not shown.endswith(b"abc\x04"):
+        shown += peer.recv(100)
+    peer.shutdown(SHUT_WR)
+    assert read_all(peer) == b"over\r\n" + marker(0)
+
+
 def test_the_end_of_input_without_a_command_ends_the_shell(agent: DebugAgent) -> None:
     peer = agent.dial()
     peer.sendall(HEADER + b"echo hi\n")

@@ -108,7 +108,7 @@ def test_logs_are_those_of_the_console(directory: Path) -> None:
     assert b'msg="serving"' in plain.stdout
     lines = kuasar_debug("logs", "--dir", str(directory), "--json", "--level", "info").stdout
     messages = [json.loads(line)["msg"] for line in lines.splitlines()]
-    assert {"serving", "debug shell"} <= set(messages)
+    assert {"serving", "debug server"} <= set(messages)
 
 
 def test_ps_of_an_idle_guest_is_empty(directory: Path) -> None:
