@@ -1,4 +1,4 @@
-"""Bounds of one connection; PROTOCOL.md says what happens at each limit."""
+"""Bounds of a server and of a connection; PROTOCOL.md says what happens at each limit."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ __all__ = ["Limits"]
 
 
 class Limits(NamedTuple):
-    """Bounds of a connection: sizes in bytes, times in seconds."""
+    """Bounds: sizes in bytes, times in seconds. All but the first two are for each connection."""
 
+    handlers: int = 4096
+    """Handlers that run in a server, including those that outlive their caller."""
+    connections: int = 1024
+    """Connections of a server; the next one is closed."""
     streams: int = 2048
     """Calls in progress; the next one is answered with ResourceExhausted."""
     stream_inbox: int = 1 << 20

@@ -45,8 +45,6 @@ class Server:
         interceptors: Iterable[Interceptor] = (),
         *,
         strict_ids: bool = True,
-        max_concurrent: int = 4096,
-        max_connections: int = 1024,
         authorize: Policy | None = None,
         to_status: ToStatus | None = None,
         limits: Limits | None = None,
@@ -55,10 +53,8 @@ class Server:
 
         `interceptors` run around every call, the first outermost; `intercept` replaces them.
         `strict_ids=False` accepts the ids of requests out of order, as some Rust clients send them.
-        `max_concurrent` bounds the handlers that run for all connections together, including those
-        whose client has gone. `authorize` is asked before anything is read from a new connection.
-        `to_status` converts an exception of a handler to a status, or returns None if it does not
-        know it.
+        `authorize` is asked before anything is read from a new connection. `to_status` converts an
+        exception of a handler to a status, or returns None if it does not know it.
         """
         self.intercept(interceptors)
         self.workers = Workers()
@@ -66,8 +62,6 @@ class Server:
         self.running = 0
         """Handlers that run."""
         self._strict_ids = strict_ids
-        self._max_concurrent = max_concurrent
-        self._max_connections = max_connections
         self._authorize = authorize
         self._limits = limits or Limits()
         self._services: dict[str, Mapping[str, Method]] = {}
@@ -178,7 +172,7 @@ class Server:
 
     def admit(self) -> bool:
         """Count one more handler, if there is room. For connections."""
-        if self.running >= self._max_concurrent:
+        if self.running >= self._limits.handlers:
             return False
         self.running += 1
         return True
@@ -208,7 +202,7 @@ class Server:
         self._listeners.clear()
 
     def _accept(self, sock: socket.socket, _address: object) -> None:
-        if len(self._connections) >= self._max_connections:
+        if len(self._connections) >= self._limits.connections:
             logger.warning("refused a connection: %d are open", len(self._connections))
             sock.close()
             return

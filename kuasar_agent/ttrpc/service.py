@@ -43,17 +43,15 @@ class Method:
         name: str,
         request_type: type[Message],
         reply_type: type[Message],
-        *,
-        client_streaming: bool = False,
-        server_streaming: bool = False,
+        streaming: tuple[bool, bool] = (False, False),
         handler: Handler | None = None,
     ) -> None:
+        """`streaming` tells of the client's and of the server's messages whether they are many."""
         self.full_name = f"/{service}/{name}"
         self.prefix = request_prefix(service, name)
         self.request_type = request_type
         self.reply_type = reply_type
-        self.client_streaming = client_streaming
-        self.server_streaming = server_streaming
+        self.client_streaming, self.server_streaming = streaming
         self.handler = handler
         self.cancellable = getattr(handler, "__ttrpc_cancellable__", False)
 
@@ -107,9 +105,8 @@ def method_of(
         descriptor.name,
         GetMessageClass(descriptor.input_type),
         GetMessageClass(descriptor.output_type),
-        client_streaming=descriptor.client_streaming,
-        server_streaming=descriptor.server_streaming,
-        handler=handler,
+        (descriptor.client_streaming, descriptor.server_streaming),
+        handler,
     )
 
 

@@ -6,7 +6,7 @@ import sys
 
 from google.protobuf.wrappers_pb2 import BytesValue, Int64Value, StringValue
 
-from kuasar_agent.ttrpc import Context, Server, ServerStream, listen
+from kuasar_agent.ttrpc import Context, Limits, Server, ServerStream, listen
 from tests.support.ttrpc.echo import SERVICE
 
 BLOBS = 0xFFFFFFFF
@@ -33,7 +33,7 @@ class Handler:
 
 def main(path: str) -> None:
     """Serve until killed."""
-    server = Server(max_connections=4096)
+    server = Server(limits=Limits(connections=4096))
     server.register(SERVICE, Handler(), partial=True)
     listener = listen(f"unix://{path}")
     print("serving", flush=True)

@@ -101,7 +101,7 @@ def test_policy_that_raises_does_not_end_the_accept_loop(
 
 
 def test_connection_beyond_the_most_is_closed_at_once(echo: Echo, address: str) -> None:
-    with serving(address, echo, max_connections=2) as server:
+    with serving(address, echo, limits=Limits(connections=2)) as server:
         kept = [raw(address), raw(address)]
         until(lambda: server.connections == 2)
         with raw(address) as sock:
@@ -113,7 +113,7 @@ def test_connection_beyond_the_most_is_closed_at_once(echo: Echo, address: str) 
 
 
 def test_call_beyond_the_most_is_8_and_leaves_nothing(echo: Echo, address: str) -> None:
-    with serving(address, echo, max_concurrent=2) as server, raw(address) as sock:
+    with serving(address, echo, limits=Limits(handlers=2)) as server, raw(address) as sock:
         wire = SocketWire(sock, echo)
         wire.send(request(1, "Block"), request(3, "Block"))
         until(lambda: server.running == 2)
