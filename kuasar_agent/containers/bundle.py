@@ -41,20 +41,28 @@ class Bundle(NamedTuple):
     def shares_pids(self) -> bool:
         """Whether the container joins another pid namespace instead of getting its own.
 
-        In its own one the kernel kills all others when the first process ends; in a shared one the
-        agent has to.
+        When the init process ends, the kernel kills the others in a namespace of the container's
+        own; in a shared one the agent has to.
         """
         namespaces = (self.spec.get("linux") or {}).get("namespaces") or []
         return not any(ns.get("type") == "pid" and not ns.get("path") for ns in namespaces)
 
     def merge_stdio(self, requested: StdioUrls) -> StdioUrls:
-        """The io file wins over the request, but a terminal asked for by anyone is one.
+        """Return the streams of the init process; see `merge_stdio`."""
+        return merge_stdio(requested, self.stdio, self.spec.get("process") or {})
 
-        Hosts of the newer sandbox API write `terminal: false` for every container.
-        """
-        terminal = requested.terminal or bool((self.spec.get("process") or {}).get("terminal"))
-        urls = self.stdio or requested
-        return urls._replace(terminal=urls.terminal or terminal)
+
+def merge_stdio(
+    requested: StdioUrls, given: StdioUrls | None, process: dict[str, Any]
+) -> StdioUrls:
+    """Return the streams of a process: those of the io file if there is one, else the request's.
+
+    The process has a terminal if the io file, the request or the spec (`process`) asks for one:
+    hosts of the newer sandbox API write `terminal: false` into every io file.
+    """
+    urls = given or requested
+    terminal = urls.terminal or requested.terminal or bool(process.get("terminal"))
+    return urls._replace(terminal=terminal)
 
 
 def load_bundle(path: str, container_id: str) -> Bundle:

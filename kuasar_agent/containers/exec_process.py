@@ -13,8 +13,8 @@ import gevent
 import gevent.lock
 
 from kuasar_agent.blocking import off_hub
-from kuasar_agent.containers.bundle import load_stdio, parse_json
-from kuasar_agent.containers.process import KILLED_WITHIN, ContainerContext, Process, Status
+from kuasar_agent.containers.bundle import load_stdio, merge_stdio, parse_json
+from kuasar_agent.containers.process import ContainerContext, Process, Status
 from kuasar_agent.errors import FailedPrecondition, InvalidArgument, NotFound
 from kuasar_agent.log import get_logger
 from kuasar_agent.reaper import Child, Exit
@@ -59,10 +59,7 @@ class ExecProcess(Process):
         """
         with self._lock:
             path = f"{self._context.bundle.path}/io-{self._context.id}-{self.id}"
-            given = off_hub(_take_stdio, path)
-            terminal = self.urls.terminal or bool(self._spec.get("terminal"))
-            urls = given or self.urls
-            self.urls = urls._replace(terminal=urls.terminal or terminal)
+            self.urls = merge_stdio(self.urls, off_hub(_take_stdio, path), self._spec)
             self._context.events.exec_added(self.id)
 
     def start(self) -> None:
@@ -98,11 +95,7 @@ class ExecProcess(Process):
                 self._give_up()
             else:
                 self.child.signal(signal.SIGKILL)
-                if self.child.wait_for(KILLED_WITHIN) is None:
-                    log.error("exec does not end", id=self._context.id, exec=self.id)
-                else:
-                    # As long as the host takes output.
-                    self.wait()
+                self._await_end(self.child)
             self._close_stdio()
             off_hub(_remove, self.pid_file)
             self._deleted = True

@@ -9,7 +9,7 @@ import gevent
 import gevent.event
 
 from kuasar_agent.containers.create_cleanup import CreateCleanup
-from kuasar_agent.containers.process import KILLED_WITHIN, ContainerContext, Process, Status
+from kuasar_agent.containers.process import ContainerContext, Process, Status
 from kuasar_agent.containers.runtime import RuntimeFailed, RuntimeOptions
 from kuasar_agent.errors import AgentError, NotFound
 from kuasar_agent.log import get_logger
@@ -95,11 +95,7 @@ class InitProcess(Process):
             self.thaw()
         self._context.runtime.delete(self.id)
         assert self.child is not None
-        if self.child.wait_for(KILLED_WITHIN) is None:
-            log.error("container's process does not end", id=self.id, pid=self.pid)
-        else:
-            # As long as the host takes output.
-            self.wait()
+        self._await_end(self.child)
         self._close_stdio()
 
     def kill_the_rest(self) -> None:

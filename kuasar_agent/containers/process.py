@@ -225,6 +225,16 @@ class Process(ABC):
         if self.stdio is not None and not self.stdio.settle():
             log.info("the exit is told before the output is taken", id=self.id)
 
+    def _await_end(self, child: Child) -> None:
+        """Wait for a process that was killed, then until its exit is told.
+
+        The second wait lasts as long as the host takes output.
+        """
+        if child.wait_for(KILLED_WITHIN) is None:
+            log.error("process outlives SIGKILL", id=self._context.id, process=self.id)
+        else:
+            self.wait()
+
     def _stop(self, exit: Exit) -> None:
         """Record how the process ended and wake every caller that waits."""
         self.move(Status.STOPPED)

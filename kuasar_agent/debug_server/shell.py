@@ -26,6 +26,7 @@ NOT_STARTED = 126
 _CHUNK = 64 * 1024
 # Seconds between two checks that a client is still there.
 _PROBE = 1.0
+# Seconds for the kernel to hand written bytes to the line discipline.
 _HANDED_OVER = 0.05
 # Seconds for which unread input is drained before close().
 _DRAIN = 1.0
